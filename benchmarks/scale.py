@@ -12,7 +12,10 @@ server are left out. kopf, TLS and Redis are not in these figures.
 - `cold_start_10k_*`: from an empty cache until every key was reconciled, in a fleet of a former operator; the writes
   include those of the next seconds.
 - `audit_10k_*`: CPU of the resync every 5 min, and the longest time for which it blocks the event loop: a stop at that
-  moment waits so long.
+  moment waits so long. CPU time.
+- `turn_10k_*_ms`: CPU time of the longest turn of the event loop in one phase: opening the gate, taking over, the
+  resync (also of 1,000 nodes changed unseen), renewals of all Leases at once, a flip of a node, a new pool and a new
+  generator, the Lease watch restored, the silence of all nodes, the writes while the brake holds, their return.
 - `memory_*`: growth of the resident memory of a process of its own: nodes alone, and what their memberships add.
 """
 
@@ -78,7 +81,7 @@ def measure() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="hotpool-bench-") as place:
         folder = Path(place)
         child("build", folder)
-        for part in ("cold", "memory") * RUNS:
+        for part in ("cold", "memory", "turns") * RUNS:
             for figure, values in child(part, folder).items():
                 samples[figure] += values
     return {key: value for figure, values in samples.items() for key, value in spread(figure, values).items()}

@@ -56,8 +56,6 @@ _END_SECONDS = 8.0
 """Time in which a part must end."""
 _GRACE_SECONDS = 1.0
 """Time for the watch to end by itself; kopf would wait 5 s for requests without a response."""
-_GC_THRESHOLD = 50_000
-"""New objects until a garbage collection: a fleet is millions of objects without cycles."""
 
 
 class StartupError(Exception):
@@ -70,7 +68,6 @@ class StartupError(Exception):
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until a part fails (1). Raises StartupError."""
-    gc.set_threshold(_GC_THRESHOLD)
     stop = asyncio.Event()
     _stop_on_signals(stop)
     target = kubeconfig.Target(settings.kubeconfig, settings.context)
@@ -115,9 +112,11 @@ class Operator:
         for kind in self._watched:
             WATCH_UP.labels(kind).set_function(partial(self._watch_is_up, kind))
         self._node_watch = (
-            NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
+            NodeWatch(api, self._manager.on_object, clock, self._recorder.node_watch_health)
+            if settings.kube_nodes
+            else None
         )
-        self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
+        self._lease_watch = LeaseWatch(api, settings.namespace, self._manager, clock)
         on_sent = self._manager.ingest.on_probe_sent
         self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, on_sent, self._elector, clock)
 
@@ -210,8 +209,8 @@ class Operator:
         """List, then lead whenever this process holds the Lease, and keep the cache current in between."""
         listed = (self._listed, self._lease_watch.listed, *([self._node_watch.listed] if self._node_watch else []))
         await asyncio.gather(*(event.wait() for event in listed))
-        await self._manager.open_gate()
         gc.freeze()  # listed objects stay: exclude them from garbage collections
+        await self._manager.open_gate()
         self._elector.start_campaign(lambda: self._cache.largest_term)
         while True:
             await first_of(self._manager.stand_by(), self._won.wait())

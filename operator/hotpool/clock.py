@@ -3,20 +3,48 @@
 Monotonic seconds measure silence and rates. The wall clock is only written into objects.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from hotpool.api.meta import timestamp
+
+TURN_SECONDS: Final = 0.02
+"""Time that steps may take in one turn of the event loop; the last one may exceed it."""
+
+
+class Pace:
+    """Bound of a turn of the event loop, shared by all work that takes many small steps: await it before each."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began: float | None = None
+
+    async def __call__(self) -> None:
+        """Let other tasks run while the turn is long enough; state may change meanwhile."""
+        while self._began is not None and self._clock() - self._began > TURN_SECONDS:  # noqa: ASYNC110 - waits for a turn.
+            await asyncio.sleep(0)
+        if self._began is None:
+            self._began = self._clock()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._began = None
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Monotonic clock and wall clock."""
+    """Monotonic clock and wall clock, and the pace of the one event loop."""
 
     monotonic: Callable[[], float] = time.monotonic
     unix: Callable[[], float] = time.time
+    pace: Pace = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pace", Pace(self.monotonic))
 
     def __call__(self) -> float:
         """Return monotonic seconds."""

@@ -499,24 +499,22 @@ class FakeRedis:
         self.pools.pop(name, None)
         self.index = {key: pool for key, pool in self.index.items() if pool != name}
 
-    async def replace_node(self, document: NodeDocument, transitions: Sequence[str] = ()) -> None:
-        """Store a node, and add transitions to its history."""
+    async def replace_node(self, document: NodeDocument) -> None:
+        """Store a node."""
         await self._write("replace_node", document.name)
         self.nodes[document.name] = document
-        self._append_history(document.name, transitions)
 
-    async def drop_node(self, name: str, transitions: Sequence[str] = (), *, delete_history: bool = True) -> None:
+    async def drop_node(self, name: str, *, delete_history: bool = True) -> None:
         """Delete a node, with its history if `delete_history`."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
         if delete_history:
             self.history.pop(name, None)
-        else:
-            self._append_history(name, transitions)
 
-    def _append_history(self, name: str, transitions: Sequence[str]) -> None:
-        if transitions:
-            self.history[name] = [*map(decode, reversed(transitions)), *self.history.get(name, [])][:MAX_TRANSITIONS]
+    async def append_history(self, name: str, transitions: Sequence[str]) -> None:
+        """Add transitions to the history of a node."""
+        await self._write("append_history", name)
+        self.history[name] = [*map(decode, reversed(transitions)), *self.history.get(name, [])][:MAX_TRANSITIONS]
 
     async def drop_index(self, fields: Any) -> None:
         """Delete fields of the index."""

@@ -73,7 +73,8 @@ class Manager:
         while not self._cache.gate_open:
             if await self.compare():
                 self._cache.gate_open = True
-                self._cache.restore_from_slices(self._clock())
+                for _ in self._cache.restore_from_slices(self._clock()):
+                    await self._clock.pace()
             else:
                 await asyncio.sleep(_WAIT_SECONDS)
         log.info("all objects listed", **{kind.value: len(self._cache.identities(kind)) for kind in self.resync.kinds})
@@ -87,13 +88,16 @@ class Manager:
 
         Every key is reconciled once, because another leader may have written the stored objects.
         """
+        for _ in self._cache.on_leader_acquired(self._clock()):
+            await self._clock.pace()
         self._workers = [Worker(target, self._clock) for target in targets]
-        self._cache.on_leader_acquired(self._clock())
-        keys = {Key(kind, name) for kind in CUSTOM_KINDS for name in self._cache.identities(kind)}
+        kinds = (Kind.NODE, Kind.POOL, Kind.GENERATOR)
+        keys = {Key(kind, name) for kind in kinds for name in self._cache.identities(kind)}
         keys |= {Key(Kind.POOL, pool) for pool in self._cache.slices}
-        for worker in self._workers:
-            worker.restore(keys)
         try:
+            for worker in self._workers:
+                await self._clock.pace()
+                worker.restore(keys)
             await first_of(self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers))
         finally:
             self._workers = ()
@@ -181,6 +185,9 @@ class Manager:
 
     async def _sleep(self, until: float) -> None:
         self._sleeps_until = until
+        if until <= self._clock():  # a time-out would take three turns of the loop
+            await asyncio.sleep(0)
+            return
         try:
             async with asyncio.timeout(max(_SHORTEST_SLEEP, until - self._clock())):
                 await self._wake.wait()

@@ -106,7 +106,7 @@ class RedisTarget:
         return decided and held and accepted is not None and accepted[0] == membership.version
 
     async def _reconcile_node(self, key: Key) -> None:
-        """Write the node's document and its last transitions (requirements E3, F2)."""
+        """Write the node's document, then its last transitions (requirements E3, F2)."""
         name, tracker = key.name, self._cache.nodes.get(key.name)
         if tracker is None or tracker.view.expired:
             self._nodes.pop(name, None)
@@ -117,19 +117,19 @@ class RedisTarget:
             return
         plan = plan_node(tracker.view, self._clock.timestamp())
         self._note_transition(name, tracker.view.node, plan.conditions[0].reason)
-        sent = self._transitions.get(name, ())
         if plan.types is None:
             self._nodes.pop(name, None)
-            if sent or self._held.get(key, "") != "":
-                await self._send(key, "", "drop_node", self._writer.drop_node(name, sent, delete_history=False))
+            if self._held.get(key, "") != "":
+                await self._send(key, "", "drop_node", self._writer.drop_node(name, delete_history=False))
         else:
             types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
             document = self._nodes[name] = NodeDocument(name, types)
-            if sent or self._held.get(key) != document.digest:
-                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document, sent))
-        unsent = tuple(entry for entry in self._transitions.pop(name, ()) if entry not in sent)
-        if unsent:
-            self._transitions[name] = unsent
+            if self._held.get(key) != document.digest:
+                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document))
+        if transitions := self._transitions.get(name):
+            write = self._writer.append_history(name, transitions)
+            await self._send(key, self._held.get(key, ""), "append_history", write)
+            del self._transitions[name]
 
     def _note_transition(self, name: str, node: Node, reason: str) -> None:
         stored = node.conditions.get("Ready")

@@ -1,8 +1,6 @@
 """Comparison of the cache with what the API server returns now: complete LISTs, and GETs of single objects."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
 
 import structlog
 
@@ -17,8 +15,6 @@ from hotpool.kube.reader import Reader
 
 log = structlog.get_logger(__name__)
 
-YIELD_INTERVAL_SECONDS: Final = 0.02
-
 
 class Resync:
     """Reads of one fleet, stored in the cache. `kinds` must be listed before anything is written."""
@@ -31,31 +27,26 @@ class Resync:
         self._ingest = ingest
         self._clock = clock
         self.kinds = kinds
-        self._yield_at = clock()
 
     async def run(self) -> AsyncGenerator[set[Key], None]:
         """Compare a complete LIST of each kind with the cache, by uid and resourceVersion (requirement C7).
 
-        Yield the keys whose desired state may differ as they are found: a read may fail later. Absence, and a version
-        older than the cached one, are confirmed by a GET. Raises ApiUnavailable.
+        Only objects that differ are decoded. Yield the keys whose desired state may differ as they are found: a read
+        may fail later. Absence, and a version older than the cached one, are confirmed by a GET. Raises ApiUnavailable.
         """
         for kind in self.kinds:
-            known = dict(self._cache.identities(kind))
+            cached = self._cache.identities(kind)
+            known = dict(cached)
             listed: dict[str, Identity] = {}
-            async for body in self._reader.each(kind):
-                listed |= [identity] if (identity := identify(body)) else []
-                yield self._ingest.on_object(kind, None, body)
-                await self._yield_to_loop()
+            async for identity, changed in self._reader.each_changed(kind, cached):
+                listed |= [identity] if identity else []
+                if changed is not None:
+                    yield self._ingest.on_object(kind, None, changed)
+                await self._clock.pace()
             conflicts = self._cache.versions.conflicts
             doubtful = [name for name, identity in listed.items() if conflicts(kind, name, identity)]
             for name in [*(known.keys() - listed.keys()), *doubtful]:
                 yield (await self.refresh(kind, name, known.get(name)))[1]
-
-    async def _yield_to_loop(self) -> None:
-        """Let other tasks run, at most once per interval."""
-        if self._clock() > self._yield_at + YIELD_INTERVAL_SECONDS:
-            await asyncio.sleep(0)
-            self._yield_at = self._clock()
 
     async def refresh(self, kind: Kind, name: str, before: Identity | None = None) -> tuple[bool, set[Key]]:
         """Read one object into the cache.

@@ -161,6 +161,7 @@ class Worker:
 
     async def _reconcile(self, key: Key, due: float) -> None:
         """Reconcile one key. Every error except the loss of leadership is noted and retried."""
+        await self._clock.pace()  # a plan takes milliseconds
         began, seen = self._clock(), self._seen.pop(key, None)
         try:
             result = await self.target.reconcile(key)

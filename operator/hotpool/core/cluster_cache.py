@@ -6,7 +6,7 @@ no I/O, no tasks, no clock (`now` is monotonic seconds). Only one event loop may
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
@@ -36,6 +36,7 @@ from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
 
 _NODES_PER_TICK = 20
+_MATCHES_PER_TICK = 2000
 MAX_TERM: Final = 2**30
 """Largest credible term: no leader wrote a slice with a larger one, and a Lease could not count beyond it."""
 
@@ -161,7 +162,8 @@ class ClusterCache:
             self._confirmed_until, waiting, self._unconfirmed = confirmed_until, self._unconfirmed, set()
             for name in waiting & self.nodes.keys():
                 self._schedule(name, self.nodes[name])
-        for _ in range(_NODES_PER_TICK):
+        most = _MATCHES_PER_TICK // (1 + len(self.pools) + len(self.generators))
+        for _ in range(max(1, min(_NODES_PER_TICK, most))):
             if not self._is_due(now):
                 break
             due, name = heapq.heappop(self._due)
@@ -198,31 +200,36 @@ class ClusterCache:
             tracker.restart_grace(now)
             self._schedule(name, tracker)
 
-    def restore_from_slices(self, now: float) -> set[Key]:
-        """Count listed nodes without a Ready condition as live; run after the first complete listing (C4, D9).
+    def restore_from_slices(self, now: float) -> Iterator[None]:
+        """Count listed nodes without a Ready condition as live, in steps, after the first complete listing (C4, D9).
 
         The former operator listed such a node in a slice, but stopped before it wrote the node's condition.
         """
-        listed = {m.node for group in self.slices.values() for item in group.values() for m in item.members}
-        dirty: set[Key] = set()
-        for name in listed & self.nodes.keys():
-            tracker = self.nodes[name]
-            view = tracker.view
-            if view.node.report and "Ready" not in view.node.conditions and tracker.last_heartbeat is None:
-                tracker.last_heartbeat, tracker.silent_since = now, None
-                dirty |= self._set_view(name, tracker, replace(view, liveness=Liveness.LIVE, seen=True))
-                self._schedule(name, tracker)
-        return dirty
+        unknown = {name for name, tracker in self.nodes.items() if tracker.was_never_judged}
+        for slice_ in [item for group in self.slices.values() for item in group.values()] if unknown else ():
+            for name in unknown.intersection(member.node for member in slice_.members):
+                unknown.discard(name)
+                tracker = self.nodes.get(name)
+                if tracker and tracker.was_never_judged:
+                    tracker.last_heartbeat, tracker.silent_since = now, None
+                    self._set_view(name, tracker, replace(tracker.view, liveness=Liveness.LIVE, seen=True))
+                    self._schedule(name, tracker)
+                yield
+            yield
 
-    def on_leader_acquired(self, now: float) -> set[Key]:
-        """Take over as leader: nodes stored as silent by the former leader stay silent until a heartbeat (C4)."""
-        dirty: set[Key] = set()
-        for name, tracker in self.nodes.items():
+    def on_leader_acquired(self, now: float) -> Iterator[None]:
+        """Take over as leader, in steps; plan nothing before the end.
+
+        Nodes stored as silent by the former leader stay silent until a heartbeat (C4).
+        """
+        for name, tracker in list(self.nodes.items()):
+            if self.nodes.get(name) is not tracker:
+                continue
             view = tracker.restore(now, self.wall_offset)
             if view is not tracker.view:
-                dirty |= self._set_view(name, tracker, view)
+                self._set_view(name, tracker, view)
             self._schedule(name, tracker)
-        return dirty
+            yield
 
     def _upsert_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name

@@ -7,6 +7,7 @@ The only place of this decision. A spec is compiled into predicates once; member
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final, cast
 
 from hotpool.api.languages import normalise_language
@@ -149,11 +150,8 @@ def has_no_requirements(spec: Spec) -> bool:
     return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
 
 
-def _report_of(view: NodeView) -> Report:
-    """Return the report, which the criterion NotReported guarantees."""
-    return cast("Report", view.node.report)
-
-
+_report_of: Final = cast("Callable[[NodeView], Report]", attrgetter("node.report"))
+"""The report of a view, which the criterion NotReported guarantees; half the cost of a function."""
 _NOTHING: Final[frozenset[str]] = frozenset()
 _NOT_REPORTED = Predicate(
     Criterion.NOT_REPORTED,

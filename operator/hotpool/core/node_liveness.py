@@ -124,6 +124,12 @@ class NodeLivenessTracker:
         )
 
     @property
+    def was_never_judged(self) -> bool:
+        """True if it reported, but neither an operator wrote its condition nor a heartbeat arrived."""
+        node = self.view.node
+        return self.last_heartbeat is None and node.report is not None and "Ready" not in node.conditions
+
+    @property
     def next_change(self) -> float | None:
         """Time at which silence changes the view next; None: never."""
         if self.view.liveness is Liveness.OFFLINE:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final, TypeVar, get_args
 
+import msgspec
 from pydantic import ValidationError
 
 from hotpool.api import generator, meta, names, pool
@@ -42,6 +43,19 @@ _UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError, Attri
 """Errors of reading a value of an unexpected shape."""
 _TRISTATES: Final[Mapping[str, meta.Tristate]] = {status: status for status in get_args(meta.Tristate)}
 _STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in get_args(slices.MemberState)}
+
+
+class _Metadata(msgspec.Struct):
+    name: str
+    uid: str
+    resourceVersion: str  # noqa: N815 - the wire's name.
+
+
+class _Object(msgspec.Struct):
+    metadata: _Metadata
+
+
+_OBJECT: Final = msgspec.json.Decoder(_Object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,15 @@ def identify(body: Json) -> tuple[str, Identity] | None:
         known = body["metadata"]
         return _text(known["name"]), Identity(_text(known["uid"]), int(known["resourceVersion"]))
     except _UNREADABLE:
+        return None
+
+
+def identify_json(body: msgspec.Raw) -> tuple[str, Identity] | None:
+    """Return the same from JSON, without decoding the rest."""
+    try:
+        known = _OBJECT.decode(body).metadata
+        return known.name, Identity(known.uid, int(known.resourceVersion))
+    except (msgspec.DecodeError, ValueError):
         return None
 
 

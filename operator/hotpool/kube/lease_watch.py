@@ -5,13 +5,14 @@ Read in bursts, because liveness does not need milliseconds and one wake-up per 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from kubernetes.aio.client import ApiClient
 
 from hotpool.api.meta import LEASE_LABEL, PROBE_LEASE
+from hotpool.clock import Clock
 from hotpool.core.model import Heartbeat
 from hotpool.kube.decode import decode_lease
 from hotpool.kube.list_watch import Line, ListWatch
@@ -50,9 +51,9 @@ class LeaseWatchObserver(Protocol):
 class LeaseWatch(ListWatch[_Lease]):
     """Endless list-and-watch of the nodes' Leases. Each error is a lost watch."""
 
-    def __init__(self, api: ApiClient, namespace: str, observer: LeaseWatchObserver) -> None:
+    def __init__(self, api: ApiClient, namespace: str, observer: LeaseWatchObserver, clock: Clock) -> None:
         leases = path("coordination.k8s.io/v1", "namespaces", namespace, "leases")
-        super().__init__(api, leases, _Lease, labelSelector=LEASE_LABEL)
+        super().__init__(api, leases, _Lease, clock, labelSelector=LEASE_LABEL)
         self._observer = observer
 
     def _disconnected(self, problem: str) -> None:
@@ -62,14 +63,18 @@ class LeaseWatch(ListWatch[_Lease]):
     def _opened(self, *, listed: bool) -> None:
         self._observer.on_watch_restored(listed=listed)
 
-    def _receive(self, lines: Sequence[Line[_Lease]]) -> None:
-        """Pass on heartbeats before the probe Lease, because it proves that everything before it was delivered."""
-        leases = [line.object for line in lines if line.type in {None, "ADDED", "MODIFIED"}]
-        heartbeats = [_heartbeat(lease, lease.spec) for lease in leases if lease.spec]
-        self._observer.on_heartbeats([heartbeat for heartbeat in heartbeats if heartbeat])
-        for lease in leases:
-            if lease.metadata.name == PROBE_LEASE and lease.spec and lease.spec.renewTime:
-                self._observer.on_probe_received(lease.spec.renewTime)
+    async def _deliver(self, lines: Iterable[Line[_Lease]]) -> None:
+        """Deliver the probe Lease last, because it proves that everything before it was delivered."""
+        await super()._deliver(sorted(lines, key=lambda line: line.object.metadata.name == PROBE_LEASE))
+
+    def _receive(self, line: Line[_Lease]) -> None:
+        lease = line.object
+        if lease.spec is None or line.type not in {None, "ADDED", "MODIFIED"}:
+            return
+        if heartbeat := _heartbeat(lease, lease.spec):
+            self._observer.on_heartbeats([heartbeat])
+        if lease.metadata.name == PROBE_LEASE and lease.spec.renewTime:
+            self._observer.on_probe_received(lease.spec.renewTime)
 
     async def _pause(self, response: Any, received: int) -> None:
         if received < BACKLOG_BYTES:  # a full chunk means a backlog: do not pause

@@ -1,7 +1,7 @@
 """Endless list-and-watch, as client-go's ListWatch. Must not know the content of the objects."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -11,9 +11,10 @@ import structlog
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
+from hotpool.clock import Clock
 from hotpool.common.backoff import Backoff
 from hotpool.kube.client import ApiUnavailable, asked
-from hotpool.kube.reader import Page, pages
+from hotpool.kube.reader import pages
 from hotpool.kube.rest import CONNECTION_ERRORS, WireObject, error_text, read, send
 from hotpool.kube.watch_keeper import WATCH_SECONDS
 
@@ -43,12 +44,13 @@ class Line(msgspec.Struct, Generic[T]):
 class ListWatch(Generic[T]):
     """Endless list-and-watch of one resource. A subclass receives the objects and the state of the watch."""
 
-    def __init__(self, api: ApiClient, url_path: str, model: type[T], **selectors: str) -> None:
+    def __init__(self, api: ApiClient, url_path: str, model: type[T], clock: Clock, **selectors: str) -> None:
         self._api = api
+        self._clock = clock
         self._path = url_path
         self._name = url_path.rpartition("/")[2]
         self._selectors = selectors
-        self._page: Callable[[bytes], Page[T]] = msgspec.json.Decoder(Page[model]).decode  # type: ignore[valid-type]
+        self._item: Callable[[msgspec.Raw], T] = msgspec.json.Decoder(model).decode
         self._line: Callable[[bytes], Line[T]] = msgspec.json.Decoder(Line[model]).decode  # type: ignore[valid-type]
         self._open = False
         self.listed = asyncio.Event()
@@ -69,8 +71,14 @@ class ListWatch(Generic[T]):
     def _opened(self, *, listed: bool) -> None:
         """Note that the watch is open, after a complete listing or where it broke."""
 
-    def _receive(self, lines: Sequence[Line[T]]) -> None:
-        """Receive the objects of one page of a list, or some lines of a watch, none of type ERROR."""
+    def _receive(self, line: Line[T]) -> None:
+        """Receive an object of a list, or a line of a watch that is not of type ERROR."""
+
+    async def _deliver(self, lines: Iterable[Line[T]]) -> None:
+        """Receive one page of a list, or some lines of a watch."""
+        for line in lines:
+            await self._clock.pace()
+            self._receive(line)
 
     async def _pause(self, response: Any, received: int) -> None:
         """Pause after a chunk of `received` bytes."""
@@ -78,10 +86,9 @@ class ListWatch(Generic[T]):
     async def _list(self) -> str:
         """List all objects and return the version to watch from."""
         version = ""
-        async for items, listed in pages(self._api, self._path, self._page, self._selectors):
+        async for items, listed in pages(self._api, self._path, self._selectors):
             version = listed
-            self._receive([Line(None, item) for item in items])
-            await asyncio.sleep(0)
+            await self._deliver(Line(None, self._item(item)) for item in items)
         self._open = True
         self._opened(listed=True)
         self.listed.set()
@@ -106,7 +113,7 @@ class ListWatch(Generic[T]):
             *lines, rest = (rest + chunk).split(b"\n")
             decoded = [self._line(line) for line in lines if line]
             events = [*takewhile(lambda event: event.type != "ERROR", decoded)]
-            self._receive(events)
+            await self._deliver(events)
             if len(events) < len(decoded):
                 return ""
             version = events[-1].object.metadata.resourceVersion if events else version

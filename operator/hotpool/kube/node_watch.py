@@ -4,11 +4,12 @@ Without kopf, because kopf would hold every whole Node at each LIST (10,000 are 
 the permission to watch is revoked. Decides nothing; a lost watch changes no Node.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
 
+from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.kube.list_watch import Line, ListWatch
 from hotpool.kube.node_json import NodeJson
@@ -25,9 +26,13 @@ class NodeWatch(ListWatch[NodeJson]):
     """Endless list-and-watch of all v1 Nodes. The resync finds Nodes deleted before a new list (C7)."""
 
     def __init__(
-        self, api: ApiClient, on_object: OnObject, on_state_change: OnStateChange = lambda _healthy, _error: None
+        self,
+        api: ApiClient,
+        on_object: OnObject,
+        clock: Clock,
+        on_state_change: OnStateChange = lambda _healthy, _error: None,
     ) -> None:
-        super().__init__(api, path("v1", "nodes"), NodeJson)
+        super().__init__(api, path("v1", "nodes"), NodeJson, clock)
         self._on_object = on_object
         self._on_state_change = on_state_change
         self.error = "Nodes are not listed yet"
@@ -44,7 +49,6 @@ class NodeWatch(ListWatch[NodeJson]):
         self.error = error
         self._on_state_change(not error, error)
 
-    def _receive(self, lines: Sequence[Line[NodeJson]]) -> None:
-        for line in lines:
-            if line.type != "BOOKMARK":
-                self._on_object(Kind.KUBE_NODE, line.type, line.object.wire_shape())
+    def _receive(self, line: Line[NodeJson]) -> None:
+        if line.type != "BOOKMARK":
+            self._on_object(Kind.KUBE_NODE, line.type, line.object.wire_shape())

@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
 from kubernetes.aio.client import ApiClient
 
 from hotpool.api import meta
-from hotpool.core.model import Kind
+from hotpool.core.model import Identity, Kind
 from hotpool.kube.client import ApiUnavailable, asked, asked_if_present
+from hotpool.kube.decode import identify_json
 from hotpool.kube.node_json import NodeJson
 from hotpool.kube.rest import path, request
 
@@ -25,23 +25,18 @@ _ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
 _FORBIDDEN: Final = 403
 
-T = TypeVar("T")
-
 
 class _ListMetadata(msgspec.Struct):
     resourceVersion: str  # noqa: N815 - the wire's name.
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class Page(msgspec.Struct, Generic[T]):
-    """Page of a list."""
-
+class _Page(msgspec.Struct):
     metadata: _ListMetadata
-    items: list[T] | None
+    items: list[msgspec.Raw] | None
 
 
-_JSON_PAGE: Final = msgspec.json.Decoder(Page[Json]).decode
-_NODE_PAGE: Final = msgspec.json.Decoder(Page[NodeJson]).decode
+_PAGE_OF_LIST: Final = msgspec.json.Decoder(_Page).decode
 _NODE: Final = msgspec.json.Decoder(NodeJson).decode
 
 
@@ -65,14 +60,25 @@ class Reader:
         regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
         return [event async for event in self.each_of(_EVENTS, "events", fieldSelector=regarding)]
 
-    def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
+    async def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
         """Yield every object of a kind (with these labels) of one snapshot. Raises ApiUnavailable, also half-way.
 
         At most one page is in memory: all slices of a large fleet are a gigabyte of dicts.
         """
-        if kind is Kind.KUBE_NODE:
-            return self._each_kube_node()
-        return self.each_of(meta.API_VERSION, kind.value, **({"labelSelector": labels} if labels else {}))
+        async for item in self._each_raw(kind, **({"labelSelector": labels} if labels else {})):
+            yield _decoded(kind, item)
+
+    async def each_changed(
+        self, kind: Kind, known: Mapping[str, Identity]
+    ) -> AsyncIterator[tuple[tuple[str, Identity] | None, Json | None]]:
+        """Yield name and identity (None: invalid) of every object, and the object unless `known` has this identity.
+
+        `known` may change meanwhile. An object that is known is not decoded. Raises ApiUnavailable, also half-way.
+        """
+        async for item in self._each_raw(kind):
+            found = identify_json(item)
+            is_known = found is not None and known.get(found[0]) == found[1]
+            yield found, None if is_known else _decoded(kind, item)
 
     async def get(self, kind: Kind, name: str) -> Json | None:
         """Return one object, or None if the API server returns 404. Raises ApiUnavailable."""
@@ -88,11 +94,6 @@ class Reader:
     ) -> Any:
         pending = request(self._api, "GET", url_path, seconds=READ_TIMEOUT, decode=decode)
         return await asked_if_present(pending, "get", resource, group)
-
-    async def _each_kube_node(self) -> AsyncIterator[Json]:
-        async for nodes, _ in pages(self._api, path("v1", "nodes"), _NODE_PAGE):
-            for node in nodes:
-                yield node.wire_shape()
 
     async def follows_nodes(self) -> bool:
         """Return True if the current or last leader follows v1 Nodes, by its election Lease. Raises ApiUnavailable."""
@@ -130,28 +131,47 @@ class Reader:
 
     async def each_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
         """Yield all objects of one resource in the namespace, page by page. Raises ApiUnavailable, also half-way."""
+        async for item in self._each_raw_of(group_version, plural, **selectors):
+            yield msgspec.json.decode(item)
+
+    def _each_raw(self, kind: Kind, **selectors: str) -> AsyncIterator[msgspec.Raw]:
+        if kind is Kind.KUBE_NODE:
+            return _items(self._api, path("v1", "nodes"), selectors)
+        return self._each_raw_of(meta.API_VERSION, kind.value, **selectors)
+
+    def _each_raw_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[msgspec.Raw]:
         url_path = path(group_version, "namespaces", self._namespace, plural)
-        group = group_version.partition("/")[0]
-        async for items, _ in pages(self._api, url_path, _JSON_PAGE, selectors, group):
-            for item in items:
-                yield item
+        return _items(self._api, url_path, selectors, group_version.partition("/")[0])
 
 
 async def pages(
-    api: ApiClient,
-    url_path: str,
-    decode: Callable[[bytes], Page[T]],
-    selectors: Mapping[str, str] = MappingProxyType({}),
-    group: str | None = None,
-) -> AsyncIterator[tuple[list[T], str]]:
-    """Yield the items of each page, and the version of the list. Raises ApiUnavailable, also half-way."""
+    api: ApiClient, url_path: str, selectors: Mapping[str, str], group: str | None = None
+) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
+    """Yield the items of each page, not decoded, and the version of the list. Raises ApiUnavailable, also half-way."""
     resource = url_path.rpartition("/")[2]
     more: Mapping[str, str] = {}
     while True:
         query = {**selectors, "limit": str(_PAGE), **more}
-        pending = request(api, "GET", url_path, query=query, seconds=READ_TIMEOUT, decode=decode)
-        page: Page[T] = await asked(pending, "list", resource, group)
+        pending = request(api, "GET", url_path, query=query, seconds=READ_TIMEOUT, decode=_PAGE_OF_LIST)
+        page: _Page = await asked(pending, "list", resource, group)
         yield page.items or [], page.metadata.resourceVersion
         if not page.metadata.continue_:
             return
         more = {"continue": page.metadata.continue_}
+
+
+async def _items(
+    api: ApiClient, url_path: str, selectors: Mapping[str, str], group: str | None = None
+) -> AsyncIterator[msgspec.Raw]:
+    async for items, _ in pages(api, url_path, selectors, group):
+        for item in items:
+            yield item
+
+
+def _decoded(kind: Kind, item: msgspec.Raw) -> Json:
+    """Return a listed object. Raises ApiUnavailable for a v1 Node of another shape."""
+    try:
+        body: Json = _NODE(item).wire_shape() if kind is Kind.KUBE_NODE else msgspec.json.decode(item)
+    except msgspec.DecodeError as error:
+        raise ApiUnavailable(f"cannot list {kind.value}: {error}", None, f"list {kind.value}") from None
+    return body

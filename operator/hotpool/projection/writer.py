@@ -194,23 +194,15 @@ class RedisWriter:
             chunk = names[first : first + MEMBERS_PER_CALL]
             await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *chunk])
 
-    async def replace_node(self, document: NodeDocument, transitions: Sequence[str] = ()) -> None:
-        """Replace a node's capability (E3), and append transitions, oldest first, to its history.
+    async def replace_node(self, document: NodeDocument) -> None:
+        """Replace a node's capability (E3).
 
         If Redis is full, a node that it holds is replaced all the same unless the new content is much larger.
         """
         with self._node_writes.writing(document.name) as version:
             stamp = WriteStamp(self._term, version, document.digest)
             fields = [part for field in document.fields().items() for part in field]
-            arguments: Arguments = [
-                stamp.term,
-                stamp.version,
-                document.name,
-                stamp.digest,
-                len(transitions),
-                *transitions,
-                *fields,
-            ]
+            arguments: Arguments = [stamp.term, stamp.version, document.name, stamp.digest, *fields]
             try:
                 await self._send("replace_node", self._node_keys(document.name), arguments)
             except RedisFullError:
@@ -218,15 +210,19 @@ class RedisWriter:
                     raise
             self._node_writes.record_accepted(document.name, stamp)
 
-    async def drop_node(self, name: str, transitions: Sequence[str] = (), *, delete_history: bool = True) -> None:
+    async def drop_node(self, name: str, *, delete_history: bool = True) -> None:
         """Delete a node's capability, but not its memberships, which are part of the pools.
 
-        Without `delete_history`, the transitions are appended to the history, which expires after a week.
+        Without `delete_history`, the history expires after a week.
         """
         with self._node_writes.writing(name) as version:
-            arguments: Arguments = [self._term, version, name, int(delete_history), *transitions]
-            await self._send("drop_node", self._node_keys(name), arguments)
+            await self._send("drop_node", self._node_keys(name), [self._term, version, name, int(delete_history)])
             self._node_writes.record_dropped(name)
+
+    async def append_history(self, name: str, transitions: Sequence[str]) -> None:
+        """Append transitions, oldest first, to the history of a node, after its capability was written (F2)."""
+        keys = (self._keys.meta, self._keys.node(name), self._keys.history(name))
+        await self._send("append_history", keys, [self._term, *transitions])
 
     async def stamp(self, *, complete: bool) -> None:
         """Store the time, by the clock of Redis, and whether the projection is complete (E2)."""

@@ -51,14 +51,15 @@ async def use_all_methods(writer: RedisWriter) -> None:
     await writer.replace_pool(pool(*NODES[1:101], key="zh-de"))
     await writer.replace_pool(pool(*NODES, name="large", key="large"))
     node = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
-    await writer.replace_node(node, [TRANSITION])
+    await writer.replace_node(node)
+    await writer.append_history("edge-1", [TRANSITION])
     await writer.stamp(complete=True)
     documents = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}
     drift = await writer.check_drift(documents, {"edge-1": node})
     assert drift == NO_DRIFT
     await writer.drop_index(["speech/none"])
     await writer.drop_pool("zh-en")
-    await writer.drop_node("edge-1", [TRANSITION], delete_history=False)
+    await writer.drop_node("edge-1", delete_history=False)
 
 
 @pytest.fixture

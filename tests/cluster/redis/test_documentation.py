@@ -49,7 +49,8 @@ METHODS = {"hotpool-reader": READING, "hotpool-dispatcher": READING | WRITING}
 async def project(client: Client) -> None:
     writer = await claimed_writer(client)
     await writer.replace_pool(pool(READY, ["edge-033"]))
-    await writer.replace_node(NodeDocument("edge-017", (("asr", True, None, ("faster-whisper",)),)), [TRANSITION])
+    await writer.replace_node(NodeDocument("edge-017", (("asr", True, None, ("faster-whisper",)),)))
+    await writer.append_history("edge-017", [TRANSITION])
     await writer.stamp(complete=True)
 
 
@@ -91,7 +92,8 @@ async def test_the_documented_python_example_runs(
 
 def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> None:
     registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", library_source()[0])
-    writers = {"claim", "stamp", "stage", "swap", "replace", "drop_pool", "drop_index", "replace_node", "drop_node"}
+    writers = {"claim", "stamp", "stage", "swap", "replace", "drop_pool", "drop_index"}
+    writers |= {"replace_node", "drop_node", "append_history"}
     documented = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
     calls = {(name, "FCALL_RO" if "no-writes" in flags else "FCALL") for name, flags in registered}
     assert {name for name, _ in documented} == {
@@ -190,8 +192,9 @@ FUNCTIONS = {
     "exchange": (POOL, CHANGE),
     "drop_pool": (POOL, ("3", "99", "zh-en")),
     "drop_index": ((KEYS.meta, KEYS.index), ("3", "speech/zh-en")),
-    "replace_node": (NODE, ("3", "99", "edge-017", "digest", "0", "asr", "{}")),
+    "replace_node": (NODE, ("3", "99", "edge-017", "digest", "asr", "{}")),
     "drop_node": (NODE, ("3", "99", "edge-017", "1")),
+    "append_history": ((NODE[0], *NODE[2:]), ("3", "{}")),
 }
 
 

@@ -81,7 +81,8 @@ async def writer(client: Client) -> RedisWriter:
     writer = await claimed_writer(client)
     for document in POOLS.values():
         await writer.replace_pool(document)
-    await writer.replace_node(NODE, [TRANSITION])
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [TRANSITION])
     await writer.stamp(complete=True)
     return writer
 
@@ -147,7 +148,8 @@ async def check_repaired(writer: RedisWriter, lookup: Lookup) -> None:
     assert node_of(results.values["by key"]) in names(9)
     assert results.values["capability"].types["asr"].ready
     await writer.replace_pool(POOLS["large"])
-    await writer.replace_node(NODE, [TRANSITION])
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [TRANSITION])
     assert [entry.after for entry in await lookup.transitions("edge-1")] == ["Live"]
     assert await writer.check_drift(POOLS, {"edge-1": NODE}) == NO_DRIFT
 
@@ -173,8 +175,9 @@ WRITES: dict[str, Callable[[RedisWriter], Awaitable[Any]]] = {
     "stage and swap": lambda writer: writer.replace_pool(pool("large", 2000)),
     "drop pool": lambda writer: writer.drop_pool("zh-en"),
     "drop index": lambda writer: writer.drop_index(["speech/none"]),
-    "node": lambda writer: writer.replace_node(NODE, [TRANSITION]),
-    "drop node": lambda writer: writer.drop_node("edge-1", [TRANSITION], delete_history=False),
+    "node": lambda writer: writer.replace_node(NODE),
+    "history": lambda writer: writer.append_history("edge-1", [TRANSITION]),
+    "drop node": lambda writer: writer.drop_node("edge-1", delete_history=False),
     "stamp": lambda writer: writer.stamp(complete=True),
     "drift check": lambda writer: writer.check_drift(POOLS, {"edge-1": NODE}),
 }
@@ -303,7 +306,8 @@ async def test_the_longest_names_are_projected_found_and_deleted(
     node = NodeDocument(longest, (("t" * 253, True, None, ("i" * 253,)),))
     for document in (small, large):
         await writer.replace_pool(document)
-    await writer.replace_node(node, [TRANSITION])
+    await writer.replace_node(node)
+    await writer.append_history(longest, [TRANSITION])
     wanted = POOLS | {small.name: small, large.name: large}
     assert await writer.check_drift(wanted, {"edge-1": NODE, longest: node}) == NO_DRIFT
     assert node_of(await lookup.pick_key(longest, large.key or "")) in members

@@ -1,4 +1,4 @@
-"""A node's last transitions on a real server: written with its document, fenced, limited, newest first (E4, F2)."""
+"""A node's last transitions on a real server: written after its document, fenced, limited, newest first (E4, F2)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def at(number: int) -> Transition:
     return Transition(f"2026-01-01T00:00:{number:02}Z", "Live", "Suspect")
 
 
-async def test_transitions_are_written_with_the_document_and_read_newest_first(client: Client, lookup: Lookup) -> None:
+async def test_transitions_are_read_newest_first(client: Client, lookup: Lookup) -> None:
     writer = await claimed_writer(client)
     assert await lookup.transitions("edge-1") == ()
-    await writer.replace_node(NODE, [encode(STOPPED)])
-    await writer.replace_node(NODE, [encode(SILENT)])
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [encode(STOPPED)])
+    await writer.append_history("edge-1", [encode(SILENT)])
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
     found = await lookup.capability("edge-1")
     assert found
@@ -42,26 +43,24 @@ async def test_transitions_are_written_with_the_document_and_read_newest_first(c
 
 async def test_only_the_last_ten_are_kept(client: Client, lookup: Lookup) -> None:
     writer = await claimed_writer(client)
-    await writer.replace_node(NODE, [encode(at(number)) for number in range(8)])
-    await writer.replace_node(NODE, [encode(at(number)) for number in range(8, 15)])
+    await writer.append_history("edge-1", [encode(at(number)) for number in range(8)])
+    await writer.append_history("edge-1", [encode(at(number)) for number in range(8, 15)])
     assert await lookup.transitions("edge-1") == tuple(at(number) for number in range(14, 14 - MAX_TRANSITIONS, -1))
 
 
 async def test_a_transition_resent_after_a_lost_reply_is_stored_once(client: Client, lookup: Lookup) -> None:
     writer = await claimed_writer(client)
-    await writer.replace_node(NODE, [encode(STOPPED)])
-    await writer.replace_node(NODE, [encode(STOPPED), encode(SILENT)])
+    await writer.append_history("edge-1", [encode(STOPPED)])
+    await writer.append_history("edge-1", [encode(STOPPED), encode(SILENT)])
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
 
 
 async def test_a_former_leader_adds_no_transition(client: Client, lookup: Lookup) -> None:
     former = await claimed_writer(client, 3)
-    await former.replace_node(NODE, [encode(STOPPED)])
+    await former.append_history("edge-1", [encode(STOPPED)])
     await claimed_writer(client, 4)
     with pytest.raises(FencedError):
-        await former.replace_node(NODE, [encode(SILENT)])
-    with pytest.raises(FencedError):
-        await former.drop_node("edge-1", [encode(SILENT)], delete_history=False)
+        await former.append_history("edge-1", [encode(SILENT)])
     assert await lookup.transitions("edge-1") == (STOPPED,)
 
 
@@ -69,8 +68,12 @@ async def test_a_history_expires_a_week_after_the_capability_is_deleted_unless_i
     client: Client, lookup: Lookup
 ) -> None:
     writer, key = await claimed_writer(client), KEYS.history("edge-1")
-    await writer.replace_node(NODE, [encode(STOPPED)])
-    await writer.drop_node("edge-1", [encode(SILENT)], delete_history=False)
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [encode(STOPPED)])
+    assert await client.execute_command("PTTL", key) == -1
+    await writer.drop_node("edge-1", delete_history=False)
+    assert 0 < await client.execute_command("PTTL", key) <= 7 * 24 * 3600 * 1000
+    await writer.append_history("edge-1", [encode(SILENT)])
     assert await lookup.capability("edge-1") is None
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
     assert 0 < await client.execute_command("PTTL", key) <= 7 * 24 * 3600 * 1000
@@ -81,7 +84,8 @@ async def test_a_history_expires_a_week_after_the_capability_is_deleted_unless_i
 
 async def test_a_deleted_node_leaves_no_key(client: Client, lookup: Lookup) -> None:
     writer = await claimed_writer(client)
-    await writer.replace_node(NODE, [encode(STOPPED)])
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [encode(STOPPED)])
     await writer.drop_node("edge-1")
     assert await lookup.transitions("edge-1") == ()
     assert await client.execute_command("EXISTS", KEYS.history("edge-1")) == 0
@@ -94,7 +98,8 @@ async def test_garbage_in_the_history_is_overwritten_and_does_not_affect_the_cap
     await client.execute_command("SET", KEYS.history("edge-1"), "garbage")
     with pytest.raises(LookupUnavailableError):
         await lookup.transitions("edge-1")
-    await writer.replace_node(NODE, [encode(STOPPED)])
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [encode(STOPPED)])
     assert await lookup.transitions("edge-1") == (STOPPED,)
     await client.execute_command("LPUSH", KEYS.history("edge-1"), "[]")
     assert await lookup.transitions("edge-1") == (STOPPED,)
@@ -103,8 +108,9 @@ async def test_garbage_in_the_history_is_overwritten_and_does_not_affect_the_cap
 
 async def test_the_drift_check_ignores_histories(client: Client) -> None:
     writer = await claimed_writer(client)
-    await writer.replace_node(NODE, [encode(STOPPED)])
-    await writer.drop_node("edge-2", [encode(SILENT)], delete_history=False)
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [encode(STOPPED)])
+    await writer.append_history("edge-2", [encode(SILENT)])
     assert await writer.check_drift({}, {"edge-1": NODE}) == NO_DRIFT
 
 
@@ -112,7 +118,7 @@ async def test_the_key_is_in_the_fleets_slot_and_needs_only_read_permission(
     server: RedisServer, client: Client
 ) -> None:
     assert key_slot(KEYS.history("edge-1").encode()) == key_slot(KEYS.meta.encode())
-    await (await claimed_writer(client)).replace_node(NODE, [encode(STOPPED)])
+    await (await claimed_writer(client)).append_history("edge-1", [encode(STOPPED)])
     await client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">pass", "%R~{hotpool:speech}:*", "+@read")
     reader = connect(server.url.replace("://", "://reader:pass@"))
     assert await Lookup(reader, namespace="speech").transitions("edge-1") == (STOPPED,)

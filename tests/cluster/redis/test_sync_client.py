@@ -31,7 +31,8 @@ TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["as
 async def writer(client: Client) -> RedisWriter:
     writer = await claimed_writer(client)
     await writer.replace_pool(pool(names(9), ["s"], ["d"]))
-    await writer.replace_node(NODE, [TRANSITION])
+    await writer.replace_node(NODE)
+    await writer.append_history("edge-1", [TRANSITION])
     return writer
 
 

@@ -19,6 +19,7 @@ from tests.support.simulated_fleet import FakeApi, Fleet, operator, refusing, si
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.cli.program import app
+from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch
 from hotpool.kube.node_watch import NodeWatch
@@ -240,7 +241,7 @@ async def streaming(server: Server) -> AsyncIterator[tuple[NodeWatch, ReceivedEv
     async with TestServer(routes) as http:
         api = client.ApiClient(client.Configuration(host=str(http.make_url("/")).rstrip("/")))
         async with api:
-            watch = NodeWatch(api, received.feed)
+            watch = NodeWatch(api, received.feed, Clock())
             running = asyncio.create_task(watch.run())
             try:
                 yield watch, received

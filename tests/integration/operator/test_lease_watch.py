@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
+from hotpool.clock import Clock
 from hotpool.core.model import Heartbeat
 from hotpool.kube import lease_watch
 from hotpool.kube.lease_watch import LeaseWatch
@@ -69,7 +70,7 @@ async def test_a_backlog_is_read_with_few_pauses_and_no_line_is_lost(monkeypatch
     async with TestServer(app) as server:
         api = client.ApiClient(client.Configuration(host=str(server.make_url("/")).rstrip("/")))
         async with api, asyncio.TaskGroup() as group:
-            running = group.create_task(LeaseWatch(api, "fleet", observer).run())
+            running = group.create_task(LeaseWatch(api, "fleet", observer, Clock()).run())
             while len(observer.beats) < LINES:  # noqa: ASYNC110 - ended by the hang guard.
                 await asyncio.sleep(0.01)
             running.cancel()

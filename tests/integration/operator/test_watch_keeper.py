@@ -18,6 +18,7 @@ from tests.support.jumping_clock import jump, jumping
 from tests.support.recording_api import discovery
 
 from hotpool.api.meta import LEASE_PREFIX
+from hotpool.clock import Clock
 from hotpool.common.kubeconfig import Target
 from hotpool.core.model import CUSTOM_KINDS
 from hotpool.kube import custom_resource_watch, list_watch, watch_keeper
@@ -111,8 +112,8 @@ async def watching(server: Server, folder: Path) -> AsyncIterator[tuple[Connecti
     async with connected(Target(kubeconfig(folder, url))) as connection:
         parts = [
             connection.watches.run(sorted(ALL)),
-            LeaseWatch(connection.api, "fleet", received).run(),
-            NodeWatch(connection.api, received.on_object).run(),
+            LeaseWatch(connection.api, "fleet", received, Clock()).run(),
+            NodeWatch(connection.api, received.on_object, Clock()).run(),
         ]
         tasks = [asyncio.ensure_future(part) for part in parts]
         handlers = custom_resource_watch.registry(received.on_object, connection)

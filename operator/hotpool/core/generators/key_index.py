@@ -58,7 +58,10 @@ class KeyIndex:
             self._groups_to_count.add(before)
             del self._group_of_node[node]
         if source is not None:
-            group = self._group_of_node[node] = self._groups.setdefault(source, _NodeGroup(source))
+            group = self._groups.get(source)
+            if group is None:
+                group = self._groups[source] = _NodeGroup(source)
+            self._group_of_node[node] = group
             group.members.add(node)
             self._groups_to_count.add(group)
         return True

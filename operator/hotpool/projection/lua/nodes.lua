@@ -3,7 +3,7 @@
 -- Transitions kept per node, and their expiry after the node lost its capability: one week.
 local MAX_TRANSITIONS = 10
 local HISTORY_TTL_MS = 604800000
--- Bytes: the transition of a withdrawal and the reasons of its types.
+-- Bytes: the reasons of the types of a withdrawal.
 local MAX_EXCHANGE_GROWTH = 1024
 
 -- KEYS of all node writes: meta, nodes, node, history.
@@ -14,25 +14,14 @@ local function check_node_write(keys, term, version)
   return check_version(term, version, old_term, old_version)
 end
 
--- Transitions come oldest first. One that exists already is from a write whose reply was lost.
-local function add_transitions(key, args, first, last)
-  delete_wrong_type(key, 'list')
-  for i = first, last do
-    if not redis.call('LPOS', key, args[i]) then redis.call('LPUSH', key, args[i]) end
-  end
-  redis.call('LTRIM', key, 0, MAX_TRANSITIONS - 1)
-end
-
--- ARGV: term, version, name, digest, number of transitions, the transitions, then type and JSON of each capability.
+-- ARGV: term, version, name, digest, then type and JSON of each capability.
 local function replace_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
-  local last = 5 + tonumber(args[5])
   delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
   redis.call('UNLINK', keys[3])
-  redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, last + 1))
-  add_transitions(keys[4], args, 6, last)
+  redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, 5))
   redis.call('PERSIST', keys[4])
   return 1
 end
@@ -46,7 +35,7 @@ local function exchange_node(keys, args)
   return replace_node(keys, args)
 end
 
--- ARGV: term, version, name, '1' to delete the history too, transitions.
+-- ARGV: term, version, name, '1' to delete the history too.
 local function drop_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
@@ -56,12 +45,25 @@ local function drop_node(keys, args)
   if args[4] == '1' then
     redis.call('UNLINK', keys[4])
   else
-    add_transitions(keys[4], args, 5, #args)
     redis.call('PEXPIRE', keys[4], HISTORY_TTL_MS)
   end
+  return 1
+end
+
+-- KEYS: meta, node, history. ARGV: term, transitions, oldest first. One that exists is from a write whose reply was lost.
+local function append_history(keys, args)
+  local refused = check_term(keys[1], args[1])
+  if refused then return refused end
+  delete_wrong_type(keys[3], 'list')
+  for i = 2, #args do
+    if not redis.call('LPOS', keys[3], args[i]) then redis.call('LPUSH', keys[3], args[i]) end
+  end
+  redis.call('LTRIM', keys[3], 0, MAX_TRANSITIONS - 1)
+  if redis.call('EXISTS', keys[2]) == 0 then redis.call('PEXPIRE', keys[3], HISTORY_TTL_MS) end
   return 1
 end
 
 register('replace_node', replace_node, {})
 register('exchange_node', exchange_node, { 'allow-oom' })
 register('drop_node', drop_node, { 'allow-oom' })
+register('append_history', append_history, { 'allow-oom' })
