@@ -18,7 +18,7 @@ from tests.support.redis_fixture_lookup import (
     pool,
     reason_of,
 )
-from tests.support.redis_fixture_publisher import until
+from tests.support.redis_fleet import until
 
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
 from hotpool.projection.connection.async_connection import Client, connect

@@ -290,7 +290,7 @@ async def test_a_watch_resumes_from_its_last_line_and_an_expired_one_starts_with
         await received.until(lambda: server.watches == ["101", "115"])
         server.send("ERROR", {"kind": "Status", "code": 410, "metadata": {}})
         await received.until(lambda: len(server.lists) == 2)
-        assert received.events == [(None, "n0")] * 2
+        await received.until(lambda: received.events == [(None, "n0")] * 2)
 
 
 @pytest.mark.timeout(30)
