@@ -7,6 +7,7 @@ size bounds: enums would reject the reports of a newer agent.
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import FailFast, Field, JsonValue, StringConstraints
+from pydantic.config import JsonDict
 
 from hotpool.api.meta import (
     ApiModel,
@@ -29,6 +30,7 @@ MAX_RULES: Final = 32
 MAX_BLOCKED: Final = 2048
 MAX_ATTRIBUTES: Final = 32
 MAX_VALUES: Final = 256
+MAX_ADDRESSES: Final = 4
 REPORT_BYTES: Final = 64 * 1024
 REPORT_SCHEMA_VERSION: Final = 1
 
@@ -55,6 +57,17 @@ RuleKind = Literal["any_to_any", "any_to_en", "en_to_any", "specific_pairs"]
 """Kinds of translation rules (requirement B4)."""
 
 Short = Annotated[str, StringConstraints(max_length=63)]
+Ip = Annotated[str, StringConstraints(max_length=45)]
+"""An IPv4 or IPv6 address as text."""
+IP_RULE: Final[JsonDict] = {
+    "x-kubernetes-validations": [
+        {"rule": "isIP(self)", "message": "must be an IP address without zone, port or prefix length"}
+    ]
+}
+AddressSource = Literal["Catalogue", "Node", "Pod", "Route"]
+"""Sources of the agent's addresses (requirement B13)."""
+EndpointReason = Literal["LoopbackOnly", "Local", "NoPort", "NoAddress", "Unchecked"]
+"""Reasons why a running service has no endpoint (requirement B13)."""
 
 
 class ServiceIntent(ApiModel):
@@ -78,6 +91,11 @@ class CapabilitySpec(ApiModel):
         Field(max_length=MAX_SERVICES, json_schema_extra=map_by("id")),
     ] = ()
     """Commands to services, at most one for each service id."""
+    addresses: Annotated[
+        tuple[Annotated[Ip, Field(json_schema_extra=IP_RULE)], ...],
+        Field(max_length=MAX_ADDRESSES, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ()
+    """IP addresses of the node that replace those that its agent found. They are not checked by a connection."""
 
 
 class Platform(ApiModel):
@@ -133,6 +151,37 @@ class Attribute(ApiModel):
     """Values of the attribute."""
 
 
+class NodeAddress(ApiModel):
+    """One address of the node, as its agent found it (requirement B13)."""
+
+    ip: Ip
+    """IPv4 or IPv6 address."""
+    source: Short
+    """Catalogue, Node, Pod or Route."""
+
+
+class ServiceEndpoint(ApiModel):
+    """Where a remote client connects to the service."""
+
+    addresses: Annotated[tuple[Ip, ...], Field(max_length=2)] = ()
+    """Addresses that differ from those of the node, at most one of each IP family. Empty: the node's addresses."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """TCP port."""
+    app_protocol: Text | None = None
+    """Application protocol as in a Service port, for example http, grpc or kubernetes.io/ws."""
+
+
+class PodReference(ApiModel):
+    """The pod that a service runs in."""
+
+    namespace: Short
+    """Namespace of the pod."""
+    name: Text
+    """Name of the pod."""
+    uid: Short
+    """metadata.uid of the pod."""
+
+
 class Service(ApiModel):
     """One service of the node's catalogue and its state (requirement A3)."""
 
@@ -170,6 +219,12 @@ class Service(ApiModel):
     """Declared translation rules."""
     attributes: Annotated[tuple[Attribute, ...], Field(max_length=MAX_ATTRIBUTES)] = ()
     """Other declared attributes."""
+    endpoint: ServiceEndpoint | None = None
+    """Where a remote client connects to the service. Null: the service has no endpoint."""
+    endpoint_reason: Short | None = None
+    """Reason why a running service has no endpoint: LoopbackOnly, Local, NoPort, NoAddress or Unchecked."""
+    pod: PodReference | None = None
+    """The pod that the service runs in. Null: the service is no pod."""
 
 
 class TypeCapability(ApiModel):
@@ -214,6 +269,8 @@ class Report(ApiModel):
     """The machine's platform."""
     hardware: Hardware | None = None
     """The machine's hardware."""
+    addresses: Annotated[tuple[NodeAddress, ...], Field(max_length=MAX_ADDRESSES)] = ()
+    """Addresses at which remote clients reach the node."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES), FailFast()] = ()
     """All services of the node."""
     capabilities: Annotated[tuple[TypeCapability, ...], Field(max_length=MAX_TYPES)] = ()
@@ -235,7 +292,7 @@ class CapabilityStatus(ApiModel):
         tuple[Condition, ...],
         Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
-    """Conditions Ready and Draining, written by the operator."""
+    """Conditions Ready, Draining, AddressNotAllowed and AddressConflict, written by the operator."""
     ready: Tristate | None = None
     """Status of condition Ready, for field selectors and columns."""
 

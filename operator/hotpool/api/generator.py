@@ -94,6 +94,17 @@ class GeneratorRule(ApiModel):
 class PoolTemplate(ApiModel):
     """Template of the generated pools."""
 
+    model_config: ClassVar = {
+        "json_schema_extra": {
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.spec) || !has(self.spec.service) || !has(self.spec.service.name)",
+                    "message": "spec.service.name is not allowed in a template: each Service has its pool's name",
+                }
+            ]
+        }
+    }
+
     spec: PoolTemplateSpec = PoolTemplateSpec()
     """Spec of the generated pools, as of a NodePool. The rule adds its own requirement."""
 

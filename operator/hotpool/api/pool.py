@@ -22,6 +22,7 @@ from hotpool.api.meta import (
     map_by,
 )
 
+SERVICE_NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SET: JsonDict = {"x-kubernetes-list-type": "set"}
 
 HASH_MAX: Final = 1024
@@ -136,6 +137,8 @@ class Requirements(ApiModel):
     """Hash bucket that the node must be in, by its name."""
     node_selector: LabelSelector | None = None
     """Labels that the NodeCapability must have."""
+    endpoint: Literal["Required", "Optional"] = "Optional"
+    """Required: the node must have an endpoint for each required type. Optional: it need not."""
     match_all: bool = False
     """True: empty requirements match every reporting node. False: they match none."""
 
@@ -147,8 +150,46 @@ class Brake(ApiModel):
     """Maximum percentage of silent members. Above it, none is removed."""
 
 
+class PoolServicePort(ApiModel):
+    """One port of the pool's Service, for one required type. The port's name is the type."""
+
+    type: Label63
+    """One of the types in requires.types."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Port of the Service. Members may have other ports."""
+    app_protocol: Text | None = None
+    """Application protocol as in a Service port, for example http, grpc or kubernetes.io/ws."""
+
+
+class PoolService(ApiModel):
+    """A Service without selector whose EndpointSlices are the pool's members (requirement D12)."""
+
+    model_config: ClassVar = {
+        "json_schema_extra": _rule(
+            "self.ports.all(p, self.ports.exists_one(q, q.port == p.port))", "two ports have the same number"
+        )
+    }
+
+    name: Annotated[str, StringConstraints(pattern=SERVICE_NAME_PATTERN, min_length=1, max_length=63)] | None = None
+    """Name of the Service. Default: the name of the pool. It must begin with a letter."""
+    cluster_ip: Annotated[Literal["Auto", "None"], Field(alias="clusterIP")] = "Auto"
+    """Auto: the Service has a cluster IP. None: it is headless, and DNS answers with the members' addresses."""
+    ports: Annotated[
+        tuple[PoolServicePort, ...], Field(min_length=1, max_length=MAX_TYPES, json_schema_extra=map_by("type"))
+    ]
+    """Ports of the Service, at most one for each type."""
+
+
 class PoolTemplateSpec(ApiModel):
     """Fields of a pool's spec that a generator's template has, too."""
+
+    model_config: ClassVar = {
+        "json_schema_extra": _rule(
+            "!has(self.service) || self.service.ports.all(p, has(self.requires) && has(self.requires.types)"
+            " && self.requires.types.exists(t, t.type == p.type))",
+            "each type in service.ports must be one of requires.types",
+        )
+    }
 
     mode: Literal["Active", "DryRun"] = "Active"
     """Active, or DryRun: compute and show the membership without writing it."""
@@ -167,6 +208,8 @@ class PoolTemplateSpec(ApiModel):
     """Maximum number of members in one NodePoolSlice. Immutable."""
     brake: Brake = Brake()
     """Limit of silent nodes above which the pool retains its members."""
+    service: PoolService | None = None
+    """Publishes the pool as a Service. Absent: no Service."""
 
 
 class Generated(ApiModel):
@@ -216,13 +259,21 @@ class PoolStatus(ApiModel):
     last_change: Timestamp | None = None
     """Time of the last change of membership."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=map_by("type"))] = ()
-    """Conditions Ready, MassSilence, UnknownRequirement and others that apply."""
+    """Conditions Ready, MassSilence, UnknownRequirement, ServiceNotAllowed and others that apply."""
     ready: Tristate | None = None
     """Status of condition Ready, for field selectors and columns."""
 
 
 class NodePool(ApiModel):
     """A set of nodes by rule: every node that meets the requirements at the moment is a member."""
+
+    model_config: ClassVar = {
+        "json_schema_extra": _rule(
+            "!has(self.spec) || !has(self.spec.service) || has(self.spec.service.name)"
+            " || self.metadata.name.matches('^[a-z]')",
+            "spec.service.name is required: the name of a Service begins with a letter, and the pool's does not",
+        )
+    }
 
     spec: PoolSpec = PoolSpec()
     """Desired state of the pool: its requirements and options."""

@@ -82,6 +82,32 @@ class Rule:
     blocked: frozenset[str] = frozenset()
 
 
+class NodeAddress(NamedTuple):
+    """Address of a node as its agent claims it (requirement B13)."""
+
+    ip: str
+    source: str
+    """Catalogue, Node, Pod or Route."""
+
+
+class PodReference(NamedTuple):
+    """Pod that a service runs in, as the node's agent claims it."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEndpoint:
+    """Where a remote client connects to a service, as the node's agent claims it (requirement B13)."""
+
+    port: int
+    addresses: tuple[str, ...] = ()
+    """The service's own addresses; empty: those of the node."""
+    app_protocol: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceOffer:
     """Ready service: it is Running, and its type is ready through it."""
@@ -92,6 +118,10 @@ class ServiceOffer:
     rules: tuple[Rule, ...] = ()
     attributes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Declared values by key; languages, model, version and device are keys too."""
+    endpoint: ServiceEndpoint | None = None
+    endpoint_reason: str | None = None
+    """Reason why there is no endpoint; None also for the report of an agent that knows no endpoints."""
+    pod: PodReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +146,7 @@ class Report:
     """H in seconds."""
     leaving: bool = False
     draining: bool = False
+    addresses: tuple[NodeAddress, ...] = ()
     types: Mapping[str, TypeState] = field(default_factory=dict)
     offers: Mapping[str, tuple[ServiceOffer, ...]] = field(default_factory=dict)
     """Type → its ready services; only ready types."""
@@ -146,6 +177,8 @@ class Node:
     meta: Meta
     labels: Mapping[str, str] = field(default_factory=dict)
     drain: bool = False
+    addresses: tuple[str, ...] = ()
+    """Addresses that people wrote into its spec, in place of those of the report (requirement B13)."""
     report: Report | None = None
     problem: str | None = None
     """Reason why a stored report is invalid."""

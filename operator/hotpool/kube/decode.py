@@ -30,7 +30,7 @@ from hotpool.core.model import (
     Slice,
     StoredCondition,
 )
-from hotpool.kube.decode_report import error_text, usable_report
+from hotpool.kube.decode_report import canonical_ip, error_text, usable_report
 
 Json = Mapping[str, Any]
 Spec = TypeVar("Spec", pool.PoolSpec, generator.GeneratorSpec)
@@ -162,6 +162,7 @@ def _node(body: Json) -> Node:
         meta=_meta(body),
         labels=_labels(body),
         drain=spec.get("drain") is True,
+        addresses=tuple(ip for item in _items(spec.get("addresses")) if (ip := canonical_ip(_string(item)))),
         report=report,
         problem=problem,
         conditions=dict(_stored_conditions(status.get("conditions"))),

@@ -4,13 +4,15 @@ Pure. The time is bounded by the size of the report, whatever its content.
 """
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address, ip_address
+from sys import intern
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
-from hotpool.core.model import Report, Rule, ServiceOffer, TypeState
+from hotpool.core.model import NodeAddress, PodReference, Report, Rule, ServiceEndpoint, ServiceOffer, TypeState
 
 MAX_PAIR_PARTS: Final = 4
 """Parts of a language pair: two codes of two parts each (zh-cn-en-us). No code in use has more."""
@@ -66,6 +68,7 @@ def _report(raw: capability.Report) -> Report:
         interval=float(raw.interval_seconds),
         leaving=raw.leaving,
         draining=raw.draining,
+        addresses=tuple(NodeAddress(ip, item.source) for item in raw.addresses if (ip := canonical_ip(item.ip))),
         types=types,
         offers={type_: tuple(found) for type_, found in offers.items()},
     )
@@ -78,7 +81,37 @@ def _offer(service: capability.Service) -> ServiceOffer:
         if value is not None:
             attributes.setdefault(key, frozenset({value}))
     attributes.setdefault("languages", languages)
-    return ServiceOffer(service.id, service.type, languages, tuple(_rule(rule) for rule in service.rules), attributes)
+    return ServiceOffer(
+        service.id,
+        service.type,
+        languages,
+        tuple(_rule(rule) for rule in service.rules),
+        attributes,
+        _endpoint(service.endpoint),
+        service.endpoint_reason,
+        PodReference(service.pod.namespace, service.pod.name, service.pod.uid) if service.pod else None,
+    )
+
+
+def _endpoint(raw: capability.ServiceEndpoint | None) -> ServiceEndpoint | None:
+    """Return the endpoint, or None if it has addresses of its own and one is not an IP address."""
+    if raw is None:
+        return None
+    addresses = tuple(ip for item in raw.addresses if (ip := canonical_ip(item)))
+    return ServiceEndpoint(raw.port, addresses, raw.app_protocol) if len(addresses) == len(raw.addresses) else None
+
+
+def canonical_ip(text: str) -> str | None:
+    """Return an IP address in its one canonical form, with IPv4 in place of IPv4-mapped IPv6, or None."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            return None
+        address = address.ipv4_mapped or address
+    return intern(str(address))
 
 
 def _rule(rule: capability.TranslationRule) -> Rule:
