@@ -125,6 +125,20 @@ class ServiceOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where clients connect to one ready service, reduced to the addresses that the operator allows (B13)."""
+
+    service: str
+    type: str
+    port: int
+    addresses: tuple[str, ...]
+    """Addresses for picks, in order of preference; never empty."""
+    vouched: tuple[str, ...] = ()
+    """Those that may also enter EndpointSlices, because more than the node's agent stands for them."""
+    app_protocol: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TypeState:
     """Readiness of a type, the reason if not ready, and its ready services (requirement B2)."""
 
@@ -305,6 +319,8 @@ class NodeView:
     """The v1 Node of the same name; None: there is none, or v1 Nodes are not watched."""
     joined_labels: Mapping[str, str] | None = None
     """Labels of the NodeCapability and of the v1 Node; None: those of the NodeCapability alone."""
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    """Endpoints of the node's ready services, by service id."""
     overdue: bool = False
     """True: silent for more than one interval, computed while the v1 Node's Ready is Unknown (requirement C8)."""
     shut_down: bool = False
