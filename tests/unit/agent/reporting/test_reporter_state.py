@@ -15,10 +15,11 @@ from hotpool_agent.reporting import reporter_events as e
 from hotpool_agent.reporting.ownership import StoredReport
 from hotpool_agent.reporting.report_builder import ReportContent, minimal, with_digest
 from hotpool_agent.reporting.reporter_state import FAILURE_SECONDS, ReporterState, step
+from hotpool_agent.settings import Settings
 
 H, D, REFRESH = 15.0, 2.0, 300.0
 START: Final = ReporterState(
-    instance="instance", session="session", interval=H, debounce=D, refresh=REFRESH, first_pause=1.0
+    BLANK_REPORT, Settings(interval=15, debounce=D, refresh_seconds=REFRESH, backoff_seconds=1.0)
 )
 
 
