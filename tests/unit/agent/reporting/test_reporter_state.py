@@ -473,7 +473,7 @@ class Server:
     written: list[tuple[int, int]] = field(default_factory=list)
     late: list[e.WriteReport] = field(default_factory=list)
     states: list[StoredReport | None] = field(default_factory=lambda: [None])
-    """What was stored, in order. A watch may deliver it later than the response to a write."""
+    """Stored reports, in order; None: a deletion, or no report yet. A watch may deliver them late."""
 
     def store(self, write: e.WriteReport) -> bool:
         if self.stored and stamps(write) <= stamps(self.stored):
@@ -545,7 +545,7 @@ def advance(node: Node, server: Server, outcome: Outcome, seconds: float) -> Non
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from(OUTCOMES), st.booleans(), st.none() | st.integers(1, 3)),
-        max_size=60,
+        max_size=40,
     )
 )
 def test_any_course_one_request_at_a_time_in_order_and_the_last_state_is_reported(
