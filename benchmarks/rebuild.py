@@ -73,7 +73,7 @@ print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50"
 def _add_pools_of_all_nodes(fleet: RedisFleet) -> None:
     for number in range(POOLS):
         generated = {"by": "speech", "kind": "LanguagePair", "key": f"{number}"}
-        fleet.put(pool(f"speech-{number:05}", matchAll=True, generated=generated))
+        fleet.put(pool(f"speech-{number:05}", requires={"matchAll": True}, generated=generated))
 
 
 def _add_small_pools(fleet: RedisFleet) -> None:
