@@ -88,6 +88,8 @@ class RedisTarget:
             if key in self._held:
                 await self._send(key, None, "drop_pool", self._writer.drop_pool(key.name))
             return Result()
+        if not membership.matched:
+            return Result(postponed=True)
         if self._is_current(key, membership):
             return Result()
         members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
