@@ -76,7 +76,7 @@ class ClusterCache:
     ageing: bool = False
     """True while silence that counts is not recorded at every node yet. Until then no silent node leaves a pool."""
     _silent: list[str] = field(default_factory=list)
-    """Nodes that fell silent, until all that are due are known."""
+    """Nodes that fell silent, but not in the pools yet."""
     _aged: set[Key] = field(default_factory=set)
     """Keys to reconcile when the silence of all nodes that are due is recorded in every pool."""
     _due: list[tuple[float, str]] = field(default_factory=list)
@@ -170,11 +170,8 @@ class ClusterCache:
         call returns the keys of all, so that each slice of a fleet that falls silent is written once.
         """
         self._record_silence(now, confirmed_until)
-        if self._silent and self.matched and not self._is_due(now):
-            names, self._silent = tuple(self._silent), []
-            self._unmatched = {key: iter(names) for key in self._entries}
         complete = self.match_step()
-        before, self.ageing = self.ageing, self._is_due(now) or bool(self._aged and self._unmatched)
+        before, self.ageing = self.ageing, self._is_due(now) or bool(self._aged and not self.matched)
         if self.ageing:
             return complete
         if before:
@@ -211,6 +208,9 @@ class ClusterCache:
 
         One pool after the other, because the dictionaries of pools of one size grow at the same node.
         """
+        if self._silent and not self._unmatched:
+            names, self._silent = tuple(self._silent), []
+            self._unmatched = {key: iter(names) for key in self._entries}
         complete: set[Key] = set()
         left = _MATCHES_PER_STEP
         while self._unmatched and left > 0:
@@ -232,7 +232,7 @@ class ClusterCache:
     @property
     def matched(self) -> bool:
         """True if `match_step` has nothing to do."""
-        return not self._unmatched
+        return not self._unmatched and not self._silent
 
     def _is_due(self, now: float) -> bool:
         return bool(self._due) and self._due[0][0] <= now

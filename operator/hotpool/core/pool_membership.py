@@ -108,9 +108,10 @@ class PoolMembership:
         former, reason = self.members.get(node), self.criteria.get(node)
         if silence and reason is not None and reason is not Criterion.OFFLINE:
             return False  # another requirement keeps it out
-        if not silence or (former is None and reason is None):
-            silence = first_failure(view, self._predicates) if view else NO_RESULT
-        result = silence
+        if silence and (former is not None or reason is not None):
+            result = silence
+        else:
+            result = first_failure(view, self._predicates) if view else NO_RESULT
         state, criterion, unreachable = result.state, result.criterion, result.unreachable
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
@@ -145,10 +146,10 @@ class PoolMembership:
             self.retained, self.version = now, next(_VERSIONS)
 
     def hold_ended(self) -> bool:
-        """Note that the brake may let silent nodes go now. Return True if it retains any."""
-        if self.retained:
+        """Note that the brake may let silent nodes go now. Return True if there are any."""
+        if self.unreachable:
             self.dirty.status, self.version = True, next(_VERSIONS)
-        return bool(self.retained)
+        return bool(self.unreachable)
 
     @property
     def nodes_to_compare(self) -> set[str] | None:

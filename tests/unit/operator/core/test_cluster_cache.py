@@ -144,6 +144,25 @@ def test_a_mass_silence_is_processed_in_bounded_parts() -> None:
     assert recorded[-1] == 1000
 
 
+def test_silence_while_a_new_pool_is_matched_reaches_every_pool() -> None:
+    cache = open_cache()
+    names = [f"n{number}" for number in range(5)]
+    cache.upsert(pool("old", requires={"types": [{"type": "llm"}]}), 0)
+    for name in names:
+        cache.upsert(node(name, report(service("q", "llm"))), 0)
+        cache.record_heartbeat(lease(name, "1"), 0)
+    with patch.object(cluster_cache, "_MATCHES_PER_STEP", 4):
+        cache.upsert(pool("new", requires={"types": [{"type": "llm"}]}), 0)
+        assert not cache.pools["new"].matched
+        dirty = cache.advance(4 * H)
+        assert cache.ageing
+        while (due := cache.next_deadline()) is not None and due <= 4 * H:
+            dirty |= cache.advance(4 * H)
+    assert not cache.ageing
+    assert dirty >= {Key(Kind.POOL, "old"), Key(Kind.POOL, "new"), *(Key(Kind.NODE, name) for name in names)}
+    assert cache.pools["old"].unreachable.keys() == cache.pools["new"].unreachable.keys() == set(names)
+
+
 def test_a_recovered_watch_gives_every_node_a_fresh_period() -> None:
     cache = cache_with_node()
     cache.reset_liveness(3.5 * H)
