@@ -12,7 +12,7 @@ from typing import Final
 
 from hotpool.api.meta import timestamp
 
-TURN_SECONDS: Final = 0.02
+TURN_SECONDS: Final = 0.01
 """Time that steps may take in one turn of the event loop; the last one may exceed it."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hotpool.clock import TURN_SECONDS, Clock
 
-STEP_SECONDS = 0.006
+STEP_SECONDS = 0.003
 
 
 @dataclass

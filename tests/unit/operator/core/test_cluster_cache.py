@@ -203,6 +203,8 @@ class Incremental(RuleBasedStateMachine):
     names = st.sampled_from(["a", "b", "c"])
     types = st.lists(st.sampled_from(["asr", "nmt", "tts", "semantic", "llm"]), unique=True)
     codes = st.sampled_from([["zh", "en"], ["zh", "ja"], ["zh", "en", "ja"]])
+    steps = st.sampled_from([0, 1, 50, 50, 50])
+    """50: until all is recorded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,8 +249,8 @@ class Incremental(RuleBasedStateMachine):
         self.mark(self.cache.delete(Kind.NODE, name, f"uid-{name}"))
         self.cache.versions._deleted.clear()  # noqa: SLF001 - the next one of this name is new.
 
-    @rule(name=names, types=types, pair=st.sampled_from([None, "zh-en", "*-ja"]), semantic=st.booleans())
-    def pool_changes(self, *, name: str, types: list[str], pair: str | None, semantic: bool) -> None:
+    @rule(name=names, types=types, pair=st.sampled_from([None, "zh-en", "*-ja"]), semantic=st.booleans(), steps=steps)
+    def pool_changes(self, *, name: str, types: list[str], pair: str | None, semantic: bool, steps: int) -> None:
         self.version += 1
         requires: dict[str, Any] = {"types": [{"type": type_} for type_ in types]}
         if pair:
@@ -256,13 +258,15 @@ class Incremental(RuleBasedStateMachine):
         if semantic:
             requires["nodeSelector"] = {"matchLabels": {"site": "x"}}
         self.mark(self.cache.upsert(pool(name, version=self.version, requires=requires), self.now))
+        self.go_on(steps)
 
-    @rule(types=types, many=st.booleans(), semantic=st.booleans())
-    def generator_changes(self, *, types: list[str], many: bool, semantic: bool) -> None:
+    @rule(types=types, many=st.booleans(), semantic=st.booleans(), steps=steps)
+    def generator_changes(self, *, types: list[str], many: bool, semantic: bool, steps: int) -> None:
         self.version += 1
         template = {"spec": {"requires": {"types": [{"type": type_} for type_ in types]}}}
         by = {"languagePairs": {"manyToOne": many, "semantic": semantic}}
         self.mark(self.cache.upsert(generator("g", version=self.version, rule=by, template=template), self.now))
+        self.go_on(steps)
 
     @rule(name=names, ready=st.sampled_from(["True", "False", "Unknown"]), off=st.booleans(), cordoned=st.booleans())
     def kube_node_changes(self, *, name: str, ready: str, off: bool, cordoned: bool) -> None:
@@ -276,9 +280,13 @@ class Incremental(RuleBasedStateMachine):
         self.mark(self.cache.delete(Kind.POOL, name, f"uid-{name}"))
         self.cache.versions._deleted.clear()  # noqa: SLF001
 
-    @rule(seconds=st.sampled_from([0.0, 1.0, H, 3 * H, 700.0]), steps=st.sampled_from([1, 2, 50]))
+    @rule(seconds=st.sampled_from([0.0, 1.0, H, 3 * H, 700.0]), steps=steps)
     def time_passes(self, seconds: float, steps: int) -> None:
         self.now += seconds
+        self.go_on(steps)
+
+    def go_on(self, steps: int) -> None:
+        """Record silence and match in so many steps."""
         for _ in range(steps):
             self.mark(self.cache.advance(self.now))
 
