@@ -209,8 +209,8 @@ class ClusterCache:
         One pool after the other, because the dictionaries of pools of one size grow at the same node.
         """
         if self._silent and not self._unmatched:
-            names, self._silent = tuple(self._silent), []
-            self._unmatched = {key: iter(names) for key in self._entries}
+            silent, self._silent = self._silent, []
+            self._unmatched = {key: iter(silent) for key in self._entries}
         complete: set[Key] = set()
         left = _MATCHES_PER_STEP
         while self._unmatched and left > 0:
