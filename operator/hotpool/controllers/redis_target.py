@@ -89,6 +89,8 @@ class RedisTarget:
             if key in self._held:
                 await self._send(key, None, "drop_pool", self._writer.drop_pool(key.name))
             return Result()
+        if not membership.matched:
+            return Result(postponed=True)
         former = self._accepted.get(key.name)
         # The members of a paused or invalid pool are in its slices, which have no version.
         decided = not membership.pool.paused and not membership.pool.problem
