@@ -17,6 +17,7 @@ from benchmarks.nodes import Nodes
 from benchmarks.watch_latency import ArrivalTimes, Observations, custom_objects
 from kubernetes.aio import client, config
 
+from hotpool.kube.leader_election import RETRY_SECONDS
 from localfleet.fleet import Fleet
 from localfleet.metrics_reader import spread
 from localfleet.process import wait_for
@@ -66,7 +67,8 @@ class Bench:
         self._leader, self._standby = self._standby, self._leader
         self._standby.start_operator()
         await asyncio.to_thread(_wait_listed, self._standby)
-        await asyncio.sleep(SETTLE_SECONDS)
+        # At another time between two reads of the standby for each signal, which would else be the same for all.
+        await asyncio.sleep(SETTLE_SECONDS + node / TIMES * RETRY_SECONDS)
         return seconds
 
     async def _flip(self, node: int, *, ready: bool) -> float:

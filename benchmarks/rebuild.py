@@ -73,7 +73,7 @@ print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50"
 def _add_pools_of_all_nodes(fleet: RedisFleet) -> None:
     for number in range(POOLS):
         generated = {"by": "speech", "kind": "LanguagePair", "key": f"{number}"}
-        fleet.put(pool(f"speech-{number:05}", matchAll=True, generated=generated))
+        fleet.put(pool(f"speech-{number:05}", requires={"matchAll": True}, generated=generated))
 
 
 def _add_small_pools(fleet: RedisFleet) -> None:
@@ -116,7 +116,7 @@ class _Run:
         """For each rebuild, milliseconds for which the server was runnable and had no core."""
 
     async def fill(
-        self, nodes: Iterable[NodeDocument], add_pools: Callable[[RedisFleet], None], pools: int
+        self, nodes: Iterable[NodeDocument], add_pools: Callable[[RedisFleet], None], memberships: int
     ) -> dict[str, float]:
         """Write all nodes, then all pools; return the bytes of both."""
         self._client = connect(self._server.url)
@@ -130,8 +130,15 @@ class _Run:
         await self._until(lambda: self._admin.scard(_KEYS.nodes) == len(documents))
         filled = self._memory()
         add_pools(fleet)
-        await self._until(lambda: self._admin.scard(_KEYS.pools) == pools)
+        await self._until(lambda: self._ready_members() == memberships)
         return {"nodes": filled - before, "pools": self._memory() - filled}
+
+    def _ready_members(self) -> int:
+        """Return the number of Ready members of all pools."""
+        with self._admin.pipeline(transaction=False) as pipeline:
+            for pool_name in self._admin.smembers(_KEYS.pools):
+                pipeline.zcard(_KEYS.pool(pool_name.decode())[1])
+            return sum(pipeline.execute())
 
     def _memory(self) -> int:
         return int(self._admin.info("memory")["used_memory"])
@@ -198,7 +205,7 @@ def _over(run: _Run, milliseconds: float) -> float:
 async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
     """Measure 132 pools of 10,000."""
     run = _Run(server, admin)
-    grown = await run.fill(_nodes(), _add_pools_of_all_nodes, POOLS)
+    grown = await run.fill(_nodes(), _add_pools_of_all_nodes, POOLS * NODES)
     pinger = _Pinger(server)
     await asyncio.sleep(IDLE_SECONDS)
     pings = {"idle": pinger.stop()}
@@ -226,7 +233,7 @@ async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
 async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
     """Measure 10,000 pools of ten."""
     run = _Run(server, admin)
-    await run.fill([], _add_small_pools, MANY_POOLS)
+    await run.fill([], _add_small_pools, MANY_POOLS * FEW_MEMBERS)
     _, whole = await run.rebuild()
     await run.close()
     return {"rebuild_10k_pools_s": round(whole, 3), **_blocks(run, "rebuild_10k_pools")}

@@ -12,27 +12,39 @@ from typing import Final
 
 from hotpool.api.meta import timestamp
 
-TURN_SECONDS: Final = 0.02
+TURN_SECONDS: Final = 0.01
 """Time that steps may take in one turn of the event loop; the last one may exceed it."""
 
 
 class Pace:
-    """Bound of a turn of the event loop, shared by all work that takes many small steps: await it before each."""
+    """Bound of a turn of the event loop, shared by all work that takes many small steps: await it before each.
+
+    While there is such work, the time of everything else in a turn counts, too, for example of responses that arrive.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began: float | None = None
+        self._working = False
+        """True if a step was taken in this turn."""
 
     async def __call__(self) -> None:
         """Let other tasks run while the turn is long enough; state may change meanwhile."""
         while self._began is not None and self._clock() - self._began > TURN_SECONDS:  # noqa: ASYNC110 - waits for a turn.
             await asyncio.sleep(0)
         if self._began is None:
-            self._began = self._clock()
-            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._begin_turn()
+        self._working = True
+
+    def _begin_turn(self) -> None:
+        self._began, self._working = self._clock(), False
+        asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        self._began = None
+        if self._working:
+            self._begin_turn()
+        else:
+            self._began = None
 
 
 @dataclass(frozen=True, slots=True)

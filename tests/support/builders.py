@@ -194,6 +194,8 @@ def pool(name: str, *, version: int = 1, generation: int = 1, **spec: Any) -> Po
     """Return a pool; `spec` in wire names, and paused, status, owner, uid, problem of the core value."""
     core = {key: spec.pop(key) for key in ("paused", "status", "owner", "problem") if key in spec}
     meta = Meta(name, spec.pop("uid", f"uid-{name}"), version, generation)
+    if unknown := spec.keys() - {field.alias for field in PoolSpec.model_fields.values()}:
+        raise TypeError(f"a pool's spec has no {', '.join(sorted(unknown))}")
     return Pool(meta, PoolSpec.model_validate(spec), **{"status": PoolStatus(), **core})
 
 

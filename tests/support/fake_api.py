@@ -76,6 +76,8 @@ class FakeApi:
         self.url = ""
         self.pods = FakePods(self._notify)
         self._version = 0
+        self._events: list[Json] = []
+        """Every event of a NodeCapability: a watch begins with those after its version."""
         self._watchers: list[asyncio.Queue[Json | None]] = []
         self._changed = asyncio.Event()
 
@@ -236,8 +238,9 @@ class FakeApi:
         else:
             self.objects[resource, name] = value
         if resource == "nodecapabilities":
+            self._events.append({"type": event, "object": copy.deepcopy(value)})
             for queue in self._watchers:
-                queue.put_nowait({"type": event, "object": copy.deepcopy(value)})
+                queue.put_nowait(self._events[-1])
         self._notify()
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
@@ -246,6 +249,8 @@ class FakeApi:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         queue: asyncio.Queue[Json | None] = asyncio.Queue()
+        for known in self._events:
+            queue.put_nowait(known)
         self._watchers.append(queue)
         try:
             while event := await queue.get():

@@ -4,7 +4,7 @@ A withdrawal is due at once. The first unsent gain or neutral change opens a win
 move. Must not know the contents of a report.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hotpool_agent.reporting.report_builder import Change
 
@@ -30,14 +30,9 @@ def pending_change(
     """
     if change is Change.NONE:
         return None
-    opened = before.opened if before else now
-    same = before is not None and change <= before.change
-    due = now if change is Change.WITHDRAWAL else opened + debounce
-    if before is not None and change is before.change:
-        due = before.due
-    return PendingChange(change, opened, due, before.stamp if before and same else stamp)
-
-
-def expedite(pending: PendingChange | None, now: float) -> PendingChange | None:
-    """Return the pending change, due now."""
-    return replace(pending, due=min(pending.due, now)) if pending else None
+    if before is None:
+        before = PendingChange(Change.NONE, now, now, stamp)
+    if change is before.change:
+        return before
+    due = now if change is Change.WITHDRAWAL else before.opened + debounce
+    return PendingChange(change, before.opened, due, before.stamp if change < before.change else stamp)

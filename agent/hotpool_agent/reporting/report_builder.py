@@ -9,34 +9,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
-from hotpool.api.capability import (
-    MAX_TYPES,
-    NotReadyReason,
-    Report,
-    Service,
-    ServiceState,
-    TypeCapability,
-)
+from hotpool.api.capability import MAX_TYPES, NotReadyReason, Report, Service, TypeCapability
 from hotpool_agent.catalogue.model import Catalogue, device_accepted
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting, truncate
 from hotpool_agent.services.status import ServiceStatus
 
-PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
-    "DeviceNotAccepted",
-    "Failed",
-    "Flapping",
-    "Starting",
-    "Stopped",
-    "NotInstalled",
-)
-_REASONS: Final[dict[ServiceState, NotReadyReason]] = {
-    "Failed": "Failed",
-    "Starting": "Starting",
-    "Stopping": "Stopped",
-    "Stopped": "Stopped",
-}
+_PRECEDENCE: Final = get_args(NotReadyReason)
 _DIGITS: Final = re.compile(r"[0-9]+")
 _NOT_IN_DIGEST: Final = {"time", "epoch", "sequence", "session", "truncated"}
 MinimalReason = Literal["ReportRejected", "ReportFailed"]
@@ -171,13 +151,13 @@ def _capability(catalogue: Catalogue, type_: str, statuses: Sequence[ServiceStat
     if ready:
         return TypeCapability(type=type_, ready=True, services=ready)
     reasons = {reason for reason in reasons_by_id.values() if reason} or {"NotInstalled"}
-    return TypeCapability(type=type_, ready=False, reason=min(reasons, key=PRECEDENCE.index))
+    return TypeCapability(type=type_, ready=False, reason=min(reasons, key=_PRECEDENCE.index))
 
 
 def not_ready_reason(catalogue: Catalogue, status: ServiceStatus) -> NotReadyReason | None:
     """Return the reason why the service does not count for its type, or None if it counts."""
     if status.state != "Running":
-        return _REASONS[status.state]
+        return "Stopped" if status.state == "Stopping" else status.state
     if not device_accepted(catalogue, status.spec):
         return "DeviceNotAccepted"
     return "Flapping" if status.flapping else None

@@ -6,7 +6,7 @@ in a fixed order, capabilities never. Languages are normalised here, because an 
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -24,12 +24,10 @@ from hotpool.api.capability import (
     TranslationRule,
 )
 from hotpool.api.languages import normalise_language
+from hotpool_agent.catalogue.model import Rule, ServiceSpec
 from hotpool_agent.catalogue.pair_syntax import normalise_pair
+from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.untrusted_text import readable
-
-if TYPE_CHECKING:
-    from hotpool_agent.catalogue.model import Rule, ServiceSpec
-    from hotpool_agent.services.status import ServiceStatus
 
 T = TypeVar("T")
 
@@ -73,7 +71,7 @@ class DropCounter:
 
 
 def bounded_services(
-    statuses: Sequence["ServiceStatus"], dropped: DropCounter
+    statuses: Sequence[ServiceStatus], dropped: DropCounter
 ) -> tuple[tuple[Service, ...], frozenset[str]]:
     """Return the services as the report holds them, normalised and within bounds, and the ids of invalid ones."""
     services = [(status.spec.id, _service(status, dropped)) for status in statuses]
@@ -82,7 +80,7 @@ def bounded_services(
     return dropped.limit_items(valid, MAX_SERVICES, "services"), invalid
 
 
-def fitting(statuses: Sequence["ServiceStatus"], limit: int = REPORT_BYTES) -> tuple[list["ServiceStatus"], list[str]]:
+def fitting(statuses: Sequence[ServiceStatus], limit: int = REPORT_BYTES) -> tuple[list[ServiceStatus], list[str]]:
     """Return the services that fit into a report of `limit` bytes, and the pods that do not.
 
     Entries of the catalogue always fit: they are few, and written by the node's administrators. Pods are taken in their
@@ -90,22 +88,20 @@ def fitting(statuses: Sequence["ServiceStatus"], limit: int = REPORT_BYTES) -> t
     """
     if all(status.pod is None for status in statuses):
         return list(statuses), []
-    sizes = [_reserved_bytes(status) for status in statuses]
-    room = limit - _STAMP_BYTES - _HEADER_BYTES
-    room -= sum(size for size, item in zip(sizes, statuses, strict=True) if item.pod is None)
-    kept: list[ServiceStatus] = []
+    room = limit - _STAMP_BYTES - _HEADER_BYTES - sum(_reserved_bytes(item) for item in statuses if item.pod is None)
     left_out: list[str] = []
-    for size, status in zip(sizes, statuses, strict=True):
-        if status.pod is None or size <= room:
-            kept.append(status)
-            room -= 0 if status.pod is None else size
+    for status in statuses:
+        if status.pod is None:
+            continue
+        if (size := _reserved_bytes(status)) <= room:
+            room -= size
         else:
             left_out.append(status.pod)
-    return kept, left_out
+    return [status for status in statuses if status.pod not in left_out], left_out
 
 
-def _reserved_bytes(status: "ServiceStatus") -> int:
-    return _service_bytes(_service(status, DropCounter())) + _CAPABILITY_BYTES if status.state == "Running" else 0
+def _reserved_bytes(status: ServiceStatus) -> int:
+    return _json_bytes(_service(status, DropCounter())) + _CAPABILITY_BYTES if status.state == "Running" else 0
 
 
 def truncate(report: Report, limit: int = REPORT_BYTES) -> Report:
@@ -114,7 +110,7 @@ def truncate(report: Report, limit: int = REPORT_BYTES) -> Report:
     Left out are, in this order: last errors, details of services that do not run, those services. Running services are
     never left out, so a report of very many of them may be larger. The bounds of the schema still hold.
     """
-    excess = _json_bytes(report.model_dump(mode="json", by_alias=True)) + _STAMP_BYTES - limit
+    excess = _json_bytes(report) + _STAMP_BYTES - limit
     if excess <= 0:
         return report
     services: list[Service | None] = list(report.services)
@@ -123,14 +119,14 @@ def truncate(report: Report, limit: int = REPORT_BYTES) -> Report:
         for index in reversed(range(len(services))):
             service = services[index]
             if excess > 0 and service is not None and (shorter := shorten(service)) != service:
-                excess -= _service_bytes(service) - _service_bytes(shorter)
+                excess -= _json_bytes(service) - _json_bytes(shorter)
                 services[index] = shorter
                 count += 1
     kept = tuple(service for service in services if service is not None)
     return report.model_copy(update={"services": kept, "truncated": count})
 
 
-def _service(status: "ServiceStatus", dropped: DropCounter) -> Service | None:
+def _service(status: ServiceStatus, dropped: DropCounter) -> Service | None:
     """Return the service within bounds, or None if it is invalid."""
     if status.dropped:
         dropped.add(f"{status.spec.id}: annotations", status.dropped)
@@ -141,7 +137,7 @@ def _service(status: "ServiceStatus", dropped: DropCounter) -> Service | None:
         return None
 
 
-def _bounded(status: "ServiceStatus", dropped: DropCounter) -> Service:
+def _bounded(status: ServiceStatus, dropped: DropCounter) -> Service:
     spec, place = status.spec, status.spec.id
     return Service(
         id=spec.id,
@@ -169,11 +165,11 @@ def _bounded(status: "ServiceStatus", dropped: DropCounter) -> Service:
 def _languages(codes: Iterable[str], dropped: DropCounter, place: str) -> tuple[str, ...]:
     # `auto` is not a language, so leaving it out is not counted.
     normalised = [code for raw in codes if (code := normalise_language(raw))]
-    limited = (_limited(code, _SHORT_MAX) for code in dict.fromkeys(normalised))
+    limited = (code if len(code) <= _SHORT_MAX else None for code in dict.fromkeys(normalised))
     return dropped.limit_items(limited, MAX_LANGUAGES, f"{place}: languages")
 
 
-def _rule(rule: "Rule", dropped: DropCounter, place: str) -> TranslationRule | None:
+def _rule(rule: Rule, dropped: DropCounter, place: str) -> TranslationRule | None:
     # Leaving out one blocked pair would allow it, so the whole rule is left out.
     if len(rule.blocked) > MAX_BLOCKED:
         return None
@@ -190,11 +186,11 @@ def _pairs(pairs: Iterable[str], dropped: DropCounter, place: str) -> tuple[str,
     return dropped.limit_items(normalised, MAX_BLOCKED, f"{place}: pairs of a rule")
 
 
-def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, ...]:
+def _attributes(spec: ServiceSpec, dropped: DropCounter) -> tuple[Attribute, ...]:
     def bounded(key: str, values: Iterable[str]) -> Attribute | None:
-        if _limited(key, _SHORT_MAX) is None:
+        if len(key) > _SHORT_MAX:
             return None
-        limited = (_limited(value, _TEXT_MAX) for value in values)
+        limited = (value if len(value) <= _TEXT_MAX else None for value in values)
         return Attribute(key=key, values=dropped.limit_items(limited, MAX_VALUES, f"{spec.id}: attribute {key}"))
 
     others = spec.attributes.others().items()
@@ -206,11 +202,6 @@ def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, .
 def _readable(text: str | None) -> str | None:
     """Return a text of the state file or of the node's object as the report can hold it."""
     return readable(text, _TEXT_MAX) if text else text
-
-
-def _limited(text: str, limit: int) -> str | None:
-    """Return the text, or None if it is too long."""
-    return text if len(text) <= limit else None
 
 
 def _without_error(service: Service) -> Service:
@@ -228,9 +219,6 @@ def _running_only(service: Service) -> Service | None:
     return service if service.state == "Running" else None
 
 
-def _service_bytes(service: Service | None) -> int:
-    return _json_bytes(service.model_dump(mode="json", by_alias=True)) + 1 if service else 0
-
-
-def _json_bytes(document: dict[str, Any]) -> int:
-    return len(json.dumps(document))
+def _json_bytes(item: Report | Service | None) -> int:
+    """Return the length of the JSON form and of a comma."""
+    return len(json.dumps(item.model_dump(mode="json", by_alias=True))) + 1 if item else 0

@@ -36,14 +36,7 @@ class Reporter:
     """Contents of reports. Must be set first: it reads the parts that have this reporter."""
 
     def __init__(self, resources: NodeResources, blank: Report, settings: Settings, metrics: Metrics) -> None:
-        self.state = ReporterState(
-            instance=blank.instance,
-            session=blank.session,
-            interval=settings.interval,
-            debounce=settings.debounce,
-            refresh=settings.refresh_seconds,
-            first_pause=settings.backoff_seconds,
-        )
+        self.state = ReporterState(blank, settings)
         self._resources = resources
         self._metrics = metrics
         self._name_conflict = NameConflict(resources, blank)
@@ -133,7 +126,8 @@ class Reporter:
         if request.reason:
             _LOG.warning("claiming the node again", reason=request.reason)
         stored = parse_stored(await self._resources.ensure_capability())
-        if stored and must_observe(stored, self.state.instance, self.state.session, self.state.accepted_epoch):
+        own = self.state.blank
+        if stored and must_observe(stored, own.instance, own.session, self.state.accepted_epoch):
             await self._name_conflict.wait_silent(stored)
         return events.StoredRead(stored)
 

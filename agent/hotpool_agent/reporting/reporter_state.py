@@ -6,12 +6,14 @@ After an unknown outcome the stored report is read before anything is decided. T
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hotpool.api.capability import Report
 from hotpool.common.backoff import pause_after
 from hotpool_agent.reporting import reporter_events as events
-from hotpool_agent.reporting.debounce import PendingChange, expedite, pending_change
+from hotpool_agent.reporting.debounce import PendingChange, pending_change
 from hotpool_agent.reporting.ownership import StoredReport
 from hotpool_agent.reporting.report_builder import Change, ReportContent, classify, minimal
 from hotpool_agent.reporting.reporter_events import Event, Moment, Request, WriteReport
+from hotpool_agent.settings import Settings
 
 FAILURE_SECONDS: Final = 10.0
 """Time for which heartbeats confirm an accepted report although an error of this agent prevents a later one."""
@@ -19,19 +21,13 @@ _RETRY_INTERVALS: Final = 4
 """Longest pause between two attempts to build a report, or to send a rejected one, in intervals H."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ReporterState:
     """All that the reporter knows. Its first event must be ContentRead."""
 
-    instance: str
-    session: str
-    interval: float
-    """H in seconds."""
-    debounce: float
-    """D in seconds."""
-    refresh: float
-    """Seconds after which an unchanged report is written again."""
-    first_pause: float
+    blank: Report
+    """A report without services and stamps, of this instance and session."""
+    settings: Settings
     requesting: bool = False
     """True while a request is in flight."""
     claim_at: float | None = 0.0
@@ -73,7 +69,9 @@ class ReporterState:
 
         Also None if this agent could not report the present state for 10 s because of an error of its own (A12).
         """
-        return f"{self.instance}/{self.epoch}" if self.owns_name and self.accepted and not self.fails(now) else None
+        return (
+            f"{self.blank.instance}/{self.epoch}" if self.owns_name and self.accepted and not self.fails(now) else None
+        )
 
     def fails(self, now: float) -> bool:
         """Return True if an error of this agent has kept the present state unreported for 10 s."""
@@ -137,7 +135,9 @@ def _on_content(state: ReporterState, event: events.ContentRead, at: Moment) -> 
     elif not failed and not state.rejected:
         state = replace(state, retry_at=None, retries=0)
     state = _compared(state, event.content, at.now, event.changed_at or at.stamp)
-    return replace(state, pending=expedite(state.pending, at.now)) if event.urgent else state
+    if event.urgent and state.pending:
+        return replace(state, pending=replace(state.pending, due=at.now))
+    return state
 
 
 def _compared(state: ReporterState, content: ReportContent, now: float, stamp: str) -> ReporterState:
@@ -155,7 +155,7 @@ def _compared(state: ReporterState, content: ReportContent, now: float, stamp: s
         state,
         sent=sent,
         accepted=accepted,
-        pending=pending_change(state.pending, change, now, stamp, state.debounce),
+        pending=pending_change(state.pending, change, now, stamp, state.settings.debounce),
         unbuilt_since=(state.unbuilt_since or now) if unbuilt else None,
     )
 
@@ -166,7 +166,7 @@ def _on_observed(state: ReporterState, stored: StoredReport | None, at: Moment) 
         return state
     if stored is None:
         reason = "the API server no longer holds this agent's report"
-    elif stored.session != state.session and stored.epoch >= state.epoch:
+    elif stored.session != state.blank.session and stored.epoch >= state.epoch:
         reason = "another agent has written the report of this node"
     else:
         return state
@@ -191,7 +191,7 @@ def _write(state: ReporterState, content: ReportContent, stamp: str, read: int) 
 def _on_stored(state: ReporterState, stored: StoredReport | None, at: Moment) -> ReporterState:
     """Determine epoch, sequence and which report of ours was accepted."""
     stamp = state.sent.stamp if state.sent else at.stamp
-    ours = stored is not None and stored.session == state.session
+    ours = stored is not None and stored.session == state.blank.session
     state = _same_epoch(state, stored) if stored and ours else _next_epoch(state, stored)
     state = replace(state, requesting=False, owns_name=True, sent=None)
     if state.latest:
@@ -236,13 +236,13 @@ def _on_rejected(state: ReporterState, sent: WriteReport, event: events.Rejected
 
 
 def _retry_later(state: ReporterState, at: Moment, retry_after: float = 0.0) -> ReporterState:
-    pause = _pause(state, state.retries, _RETRY_INTERVALS * state.interval, at.jitter, retry_after)
+    pause = _pause(state, state.retries, _RETRY_INTERVALS * state.settings.interval, at.jitter, retry_after)
     return replace(state, retry_at=at.now + pause, retries=state.retries + 1)
 
 
 def _reported(state: ReporterState, at: Moment) -> ReporterState:
     """The API server holds the state that was sent, or the minimal report in its place."""
-    refresh_at = at.now + state.refresh
+    refresh_at = at.now + state.settings.refresh_seconds
     state = replace(state, requesting=False, accepted_epoch=state.epoch, sent=None, refresh_at=refresh_at)
     return _succeeded(_compared(state, state.latest, at.now, at.stamp) if state.latest else state)
 
@@ -253,7 +253,7 @@ def _succeeded(state: ReporterState) -> ReporterState:
 
 def _on_failure(state: ReporterState, event: events.Failed, at: Moment) -> ReporterState:
     """Keep the claim until the pause is over: heartbeats confirm the accepted report meanwhile."""
-    pause = _pause(state, state.failures, state.interval, at.jitter, event.retry_after)
+    pause = _pause(state, state.failures, state.settings.interval, at.jitter, event.retry_after)
     return replace(
         state,
         requesting=False,
@@ -265,4 +265,4 @@ def _on_failure(state: ReporterState, event: events.Failed, at: Moment) -> Repor
 
 
 def _pause(state: ReporterState, failures: int, limit: float, jitter: float, at_least: float) -> float:
-    return max(pause_after(failures, state.first_pause, limit) * jitter, min(at_least, limit))
+    return max(pause_after(failures, state.settings.backoff_seconds, limit) * jitter, min(at_least, limit))

@@ -36,6 +36,8 @@ class GeneratorController:
             self._next_plan.pop(name, None)
             self._context.recorder.forget(Kind.GENERATOR, name)
             return Result()
+        if not entry.matched:
+            return Result(postponed=True)
         started, allowed = self._context.clock(), self._next_plan.get(name, 0.0)
         if started < allowed:
             return Result(requeue_at=allowed, postponed=True)
@@ -70,6 +72,7 @@ class GeneratorController:
             *(partial(self._create_pool, entry.generator, name, spec) for name, spec in plan.create.items()),
             *(partial(self._correct_pool, entry.generator, pools[name], spec) for name, spec in plan.correct.items()),
         ]:
+            await self._context.clock.pace()
             if not self._context.exists(Kind.GENERATOR, entry.generator.meta):
                 break  # deleted meanwhile: its pools would have no owner
             try:

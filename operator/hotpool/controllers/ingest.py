@@ -79,10 +79,16 @@ class Ingest:
         self._recorder.lease_watch_health(healthy=not stale)
 
     def advance(self, now: float) -> set[Key]:
-        """Record the silence of nodes, as far as the Lease watch is proven alive."""
+        """Match new pools and generators, and record silence, as far as the Lease watch is proven alive; both in steps.
+
+        More is due while `next_deadline` is not later than `now`.
+        """
         self._update_watch_state()
-        return set() if self._was_stale else self._cache.advance(now, self._watch_health.confirmed_until)
+        if self._was_stale:
+            return self._cache.match_step()
+        return self._cache.advance(now, self._watch_health.confirmed_until)
 
     def next_deadline(self) -> float | None:
-        """Return when the next silence takes effect (monotonic seconds). None: never, or the watch is stale."""
-        return None if self._was_stale else self._cache.next_deadline()
+        """Return when `advance` has work (monotonic seconds). None: never, or the watch is stale."""
+        due = self._cache.next_deadline()
+        return None if due and self._was_stale else due

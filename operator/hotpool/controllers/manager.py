@@ -72,6 +72,9 @@ class Manager:
         """List every kind, then allow writes (D9). Wait for the API server without limit."""
         while not self._cache.gate_open:
             if await self.compare():
+                while not self._cache.matched:
+                    await self._clock.pace()
+                    self._cache.match_step()
                 self._cache.gate_open = True
                 for _ in self._cache.restore_from_slices(self._clock()):
                     await self._clock.pace()
@@ -169,6 +172,7 @@ class Manager:
         resync: asyncio.Task[bool] | None = None
         try:
             while True:
+                await self._clock.pace()
                 now = self._clock()
                 self._wake.clear()
                 self._mark(self.ingest.advance(now))

@@ -39,6 +39,8 @@ class PoolController:
             self._context.recorder.forget(Kind.POOL, name)
             await self._delete_slices(name)
             return Result()
+        if not membership.matched:
+            return Result(postponed=True)
         now = self._context.clock()
         if not membership.urgent and now < (allowed := self._next_counts_only.get(name, 0.0)):
             # Else each new node would cause a plan of every pool of the fleet, and changes of membership would wait.
@@ -93,6 +95,7 @@ class PoolController:
         surplus = [write for write in writes if isinstance(write, DeleteSlice)][_MAX_DELETIONS:]
         with self._context.recorder.slice_round(pool):
             for write in writes[: len(writes) - len(surplus)]:
+                await self._context.clock.pace()
                 if not self._context.exists(Kind.POOL, pool.meta):
                     return False  # a pool created again under the name must not get the slices of the former one
                 with self._context.recorder.slice_write(pool, write):

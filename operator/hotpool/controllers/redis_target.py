@@ -11,10 +11,9 @@ from typing import Final
 from hotpool.clock import Clock
 from hotpool.controllers.result import Direction, Result
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Key, Kind, Node, Pool
+from hotpool.core.model import Key, Kind, Node, NodeView, Pool
 from hotpool.core.node_history import NodeHistory
 from hotpool.core.planning.pool_plan import PoolMembers, plan_members, plan_node
-from hotpool.core.pool_membership import PoolMembership
 from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
 from hotpool.leadership import Leadership
 from hotpool.observability.metrics import DRIFT, WRITES
@@ -49,6 +48,8 @@ class RedisTarget:
         self._cluster = cluster
         self._pools: dict[str, PoolDocument] = {}
         self._nodes: dict[str, NodeDocument] = {}
+        self._planned: dict[str, NodeView] = {}
+        """Node → its view of which its document and transitions were made."""
         self._held: dict[Key, str | None] = {}
         """Digest of what Redis holds of a name; empty: a node's history alone; None: unknown."""
         self._accepted: dict[str, tuple[int, PoolDocument]] = {}
@@ -88,48 +89,58 @@ class RedisTarget:
             if key in self._held:
                 await self._send(key, None, "drop_pool", self._writer.drop_pool(key.name))
             return Result()
-        if self._is_current(key, membership):
-            return Result()
-        members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
-        membership.record_plan(members.retained)
-        version, document = membership.version, _pool_document(membership.pool, members, self._pools.get(key.name))
-        self._pools[key.name] = document
+        if not membership.matched:
+            return Result(postponed=True)
+        former = self._accepted.get(key.name)
+        # The members of a paused or invalid pool are in its slices, which have no version.
+        decided = not membership.pool.paused and not membership.pool.problem
+        if decided and former and former[0] == membership.version:
+            document, version = former[1], former[0]
+        else:
+            members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
+            membership.record_plan(members.retained)
+            version = membership.version
+            document = _pool_document(membership.pool, members, self._pools.get(key.name))
+            self._pools[key.name] = document
         if self._held.get(key) != document.digest:
             await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
-        former, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
+        self._accepted[key.name] = version, document
         return Result(change=_direction(former[1] if former else None, document))
-
-    def _is_current(self, key: Key, membership: PoolMembership) -> bool:
-        """Return True if nothing has changed since the last write. The members of a paused pool are in its slices."""
-        decided = not membership.pool.paused and not membership.pool.problem
-        held, accepted = self._held.get(key) is not None, self._accepted.get(key.name)
-        return decided and held and accepted is not None and accepted[0] == membership.version
 
     async def _reconcile_node(self, key: Key) -> None:
         """Write the node's document, then its last transitions (requirements E3, F2)."""
         name, tracker = key.name, self._cache.nodes.get(key.name)
         if tracker is None or tracker.view.expired:
             self._nodes.pop(name, None)
+            self._planned.pop(name, None)
             self._history.forget(name)
             self._transitions.pop(name, None)
             if key in self._held:
                 await self._send(key, None, "drop_node", self._writer.drop_node(name))
             return
-        plan = plan_node(tracker.view, self._clock.timestamp())
-        self._note_transition(name, tracker.view.node, plan.conditions[0].reason)
-        if plan.types is None:
-            self._nodes.pop(name, None)
+        if self._planned.get(name) is not tracker.view:
+            self._plan_node(name, tracker.view)
+        document = self._nodes.get(name)
+        if document is None:
             if self._held.get(key, "") != "":
                 await self._send(key, "", "drop_node", self._writer.drop_node(name, delete_history=False))
-        else:
-            types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
-            document = self._nodes[name] = NodeDocument(name, types)
-            if self._held.get(key) != document.digest:
-                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document))
+        elif self._held.get(key) != document.digest:
+            await self._send(key, document.digest, "replace_node", self._writer.replace_node(document))
         if transitions := self._transitions.get(name):
             write = self._writer.append_history(name, transitions)
             await self._send(key, self._held.get(key, ""), "append_history", write)
             del self._transitions[name]
+
+    def _plan_node(self, name: str, view: NodeView) -> None:
+        """Note the document of a node, or that it has none, and its transition."""
+        plan = plan_node(view, self._clock.timestamp())
+        self._note_transition(name, view.node, plan.conditions[0].reason)
+        if plan.types is None:
+            self._nodes.pop(name, None)
+        else:
+            types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
+            self._nodes[name] = NodeDocument(name, types)
+        self._planned[name] = view
 
     def _note_transition(self, name: str, node: Node, reason: str) -> None:
         stored = node.conditions.get("Ready")

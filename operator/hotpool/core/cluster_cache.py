@@ -6,8 +6,9 @@ no I/O, no tasks, no clock (`now` is monotonic seconds). Only one event loop may
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -15,6 +16,7 @@ from hotpool.core import node_view
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.owner_index import OwnerIndex, affected_generators, changes_ownership
 from hotpool.core.lease_cache import LeaseCache
+from hotpool.core.matching import MatchResult
 from hotpool.core.model import (
     KIND_OF_OBJECT,
     Generator,
@@ -35,8 +37,10 @@ from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
 from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
 
-_NODES_PER_TICK = 20
-_MATCHES_PER_TICK = 2000
+_NODES_PER_STEP = 200
+_MATCHES_PER_STEP = 2000
+_COST_OF_FIRST_MATCH: Final = 4
+"""Cost of a match of all requirements, as a multiple of one of silence alone."""
 MAX_TERM: Final = 2**30
 """Largest credible term: no leader wrote a slice with a larger one, and a Lease could not count beyond it."""
 
@@ -64,10 +68,17 @@ class ClusterCache:
     largest_term: int = 0
     """Largest credible term of all observed slices."""
     leases: LeaseCache = field(default_factory=LeaseCache)
+    _entries: dict[Key, PoolOrGenerator] = field(default_factory=dict)
+    _unmatched: dict[Key, Iterator[str]] = field(default_factory=dict)
+    """Pool or generator → nodes to match it with: all if its spec is new, else those that fell silent."""
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
     ageing: bool = False
     """True while silence that counts is not recorded at every node yet. Until then no silent node leaves a pool."""
+    _silent: list[str] = field(default_factory=list)
+    """Nodes that fell silent, but not in the pools yet."""
+    _aged: set[Key] = field(default_factory=set)
+    """Keys to reconcile when the silence of all nodes that are due is recorded in every pool."""
     _due: list[tuple[float, str]] = field(default_factory=list)
     _unconfirmed: set[str] = field(default_factory=set)
     """Nodes whose silence counts only once the Lease watch is known to be complete until a later time."""
@@ -151,19 +162,30 @@ class ClusterCache:
         )
 
     def advance(self, now: float, confirmed_until: float = inf) -> set[Key]:
-        """Mark silent nodes as Suspect, Offline or expired (requirements C3, C4).
+        """Mark silent nodes as Suspect, Offline or expired (requirements C3, C4), and go on with `match_step`.
 
         `confirmed_until`: the time until which the Lease watch is known to be complete. Silence counts for at most one
-        heartbeat interval longer. One call checks a bounded number of nodes; while more are due, `next_deadline` is
-        not later than `now`, and `ageing` lets the brake decide on all of them together (requirement D8).
+        heartbeat interval longer. One call does a bounded amount of work; while there is more, `next_deadline` is not
+        later than `now`, and `ageing` lets the brake decide on all silent nodes together (requirement D8). The last
+        call returns the keys of all, so that each slice of a fleet that falls silent is written once.
         """
-        dirty: set[Key] = set()
+        self._record_silence(now, confirmed_until)
+        complete = self.match_step()
+        before, self.ageing = self.ageing, self._is_due(now) or bool(self._aged and not self.matched)
+        if self.ageing:
+            return complete
+        if before:
+            self._aged |= {Key(Kind.POOL, name) for name, pool in self.pools.items() if pool.hold_ended()}
+        aged, self._aged = self._aged, set()
+        return complete | aged
+
+    def _record_silence(self, now: float, confirmed_until: float) -> None:
+        """Record the silence of a bounded number of nodes that are due, but not in the pools yet."""
         if confirmed_until != self._confirmed_until:
             self._confirmed_until, waiting, self._unconfirmed = confirmed_until, self._unconfirmed, set()
             for name in waiting & self.nodes.keys():
                 self._schedule(name, self.nodes[name])
-        most = _MATCHES_PER_TICK // (1 + len(self.pools) + len(self.generators))
-        for _ in range(max(1, min(_NODES_PER_TICK, most))):
+        for _ in range(_NODES_PER_STEP):
             if not self._is_due(now):
                 break
             due, name = heapq.heappop(self._due)
@@ -173,15 +195,44 @@ class ClusterCache:
             tracker.due = None
             view = tracker.advance(min(now, confirmed_until + tracker.interval))
             if view is not tracker.view:
-                dirty |= self._set_view(name, tracker, view)
+                tracker.view = view
+                self._silent.append(name)
+                self._aged.add(Key(Kind.NODE, name))
             if (change := tracker.next_change) is not None and change <= now:
                 self._unconfirmed.add(name)
             else:
                 self._schedule(name, tracker)
-        before, self.ageing = self.ageing, self._is_due(now)
-        if before and not self.ageing:
-            dirty |= {Key(Kind.POOL, name) for name, pool in self.pools.items() if pool.hold_ended()}
-        return dirty
+
+    def match_step(self) -> set[Key]:
+        """Match pools and generators with nodes, a bounded number of times. Return the new ones that are complete.
+
+        One pool after the other, because the dictionaries of pools of one size grow at the same node.
+        """
+        if self._silent and not self._unmatched:
+            silent, self._silent = self._silent, []
+            self._unmatched = {key: iter(silent) for key in self._entries}
+        complete: set[Key] = set()
+        left = _MATCHES_PER_STEP
+        while self._unmatched and left > 0:
+            key, names = next(iter(self._unmatched.items()))
+            entry = self._entries[key]
+            cost = 1 if entry.matched else _COST_OF_FIRST_MATCH
+            room = -(-left // cost)
+            step = [*islice(names, room)]
+            changed = [entry.update(name, t.view, t.silence) for name in step if (t := self.nodes.get(name))]
+            left -= 1 + cost * len(step)
+            if entry.matched and any(changed):
+                self._aged.add(key)
+            if len(step) < room:
+                del self._unmatched[key]
+                complete |= set() if entry.matched else {key}
+                entry.matched = True
+        return complete
+
+    @property
+    def matched(self) -> bool:
+        """True if `match_step` has nothing to do."""
+        return not self._unmatched and not self._silent
 
     def _is_due(self, now: float) -> bool:
         return bool(self._due) and self._due[0][0] <= now
@@ -191,8 +242,8 @@ class ClusterCache:
         return {Key(Kind.NODE, name) for name in self.leases.scan(self.nodes, now)}
 
     def next_deadline(self) -> float | None:
-        """Return the time of the next check in `advance` (monotonic seconds), or None."""
-        return self._due[0][0] if self._due else None
+        """Return the time at which `advance` has work (monotonic seconds), or None."""
+        return 0.0 if not self.matched else self._due[0][0] if self._due else None
 
     def reset_liveness(self, now: float) -> None:
         """Give every node a fresh period after a recovery of the Lease watch (requirement C3)."""
@@ -259,7 +310,7 @@ class ClusterCache:
         self.nodes[name] = tracker
         self._schedule(name, tracker)
         return self._update_known_types(frozenset(), node_view.types(tracker.view)) | self._update_pools(
-            name, tracker.view, self._entries()
+            name, tracker.view, self._entries
         )
 
     def _upsert_kube_node(self, kube: KubeNode) -> set[Key]:
@@ -284,19 +335,23 @@ class ClusterCache:
     def _set_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, tracker.view = tracker.view, view
         affected = self._affected_pools(before, view)
+        silence = tracker.silence if node_view.only_silence_differs(before, view) else None
         dirty = self._update_known_types(node_view.types(before), node_view.types(view)) | self._update_pools(
-            name, view, affected
+            name, view, affected, silence
         )
         return dirty if affected or node_view.status_inputs(before) != node_view.status_inputs(view) else set()
 
-    def _update_pools(self, name: str, view: NodeView | None, keys: Iterable[Key]) -> set[Key]:
+    def _update_pools(
+        self, name: str, view: NodeView | None, keys: Iterable[Key], silence: MatchResult | None = None
+    ) -> set[Key]:
         """Match a node against the pools and generators in `keys`. The result always contains the node's own key."""
-        return {Key(Kind.NODE, name), *(key for key in keys if self._entry(key).update(name, view))}
+        entries = self._entries
+        return {Key(Kind.NODE, name), *(key for key in keys if entries[key].update(name, view, silence))}
 
-    def _affected_pools(self, before: NodeView, after: NodeView) -> set[Key]:
+    def _affected_pools(self, before: NodeView, after: NodeView) -> Collection[Key]:
         """Return the pools and generators that a change of one node can affect."""
         if node_view.pool_inputs(before) != node_view.pool_inputs(after):
-            return set(self._entries())
+            return self._entries
         affected: set[Key] = set()
         for type_ in node_view.changed_types(before, after):
             affected |= self._by_type.get(type_, set())
@@ -356,12 +411,11 @@ class ClusterCache:
             return {Key(Kind.POOL, name), *affected}
         deleted = self._delete_pool(name) if known else set()
         entry = PoolMembership(pool)
-        self.pools[name] = entry
-        self.owners.put(pool)
-        dirty = deleted | self._insert_entry(Key(Kind.POOL, name), entry) | self._affected_generators(pool)
         if known and known.pool.meta.uid == pool.meta.uid:
             entry.carry_over(known)
-        return dirty
+        self.pools[name] = entry
+        self.owners.put(pool)
+        return deleted | self._insert_entry(Key(Kind.POOL, name), entry) | self._affected_generators(pool)
 
     def _upsert_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
@@ -377,13 +431,13 @@ class ClusterCache:
         return deleted | self._insert_entry(Key(Kind.GENERATOR, name), entry)
 
     def _insert_entry(self, key: Key, entry: PoolOrGenerator) -> set[Key]:
+        self._entries[key] = entry
         for type_ in entry.types:
             self._by_type[type_].add(key)
         if entry.needs_pairs:
             self._by_pairs.add(key)
-        for name, tracker in self.nodes.items():
-            entry.update(name, tracker.view)
-        return {key}
+        entry.matched, self._unmatched[key] = False, iter(tuple(self.nodes))
+        return self.match_step()
 
     def _delete_entry(self, key: Key, entry: PoolOrGenerator) -> set[Key]:
         for type_ in entry.types:
@@ -391,6 +445,8 @@ class ClusterCache:
             if not self._by_type[type_]:
                 del self._by_type[type_]
         self._by_pairs.discard(key)
+        del self._entries[key]
+        self._unmatched.pop(key, None)
         return {key}
 
     def _delete_pool(self, name: str) -> set[Key]:
@@ -405,7 +461,7 @@ class ClusterCache:
         tracker = self.nodes.pop(name)
         self._unconfirmed.discard(name)
         return self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
-            name, None, self._entries()
+            name, None, self._entries
         )
 
     def _upsert_slice(self, slice_: Slice) -> set[Key]:
@@ -441,10 +497,3 @@ class ClusterCache:
     def _affected_generators(self, pool: Pool) -> set[Key]:
         """Return the generators that must check the pool after an edit or a deletion by hand (requirement D5)."""
         return {Key(Kind.GENERATOR, name) for name in affected_generators(pool, self.generators)}
-
-    def _entries(self) -> Iterable[Key]:
-        yield from (Key(Kind.POOL, name) for name in self.pools)
-        yield from (Key(Kind.GENERATOR, name) for name in self.generators)
-
-    def _entry(self, key: Key) -> PoolOrGenerator:
-        return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]

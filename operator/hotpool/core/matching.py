@@ -71,14 +71,19 @@ class MatchResult:
 
     state: MemberState | None
     criterion: Criterion | None = None
+    unreachable: MemberState | None = None
+    """State in which the brake may retain a node that only its silence (4 H to 600 s) keeps out."""
 
 
+NO_RESULT: Final = MatchResult(None)
+"""Result of a node that is not matched, for example because it was deleted."""
 _MATCH: dict[MemberState, MatchResult] = {
     "Ready": MatchResult("Ready"),
     "Suspect": MatchResult("Suspect"),
     "Draining": MatchResult("Draining"),
 }
 _NO_MATCH = {criterion: MatchResult(None, criterion) for criterion in Criterion}
+_UNREACHABLE = {state: MatchResult(None, Criterion.OFFLINE, state) for state in _MATCH}
 
 
 def match(view: NodeView, spec: Spec) -> MatchResult:
@@ -90,8 +95,14 @@ def first_failure(view: NodeView, compiled: tuple[Predicate, ...]) -> MatchResul
     """Match one node against the predicates of a spec: the first that is not met decides."""
     for predicate in compiled:
         if not predicate.met(view):
-            return _NO_MATCH[predicate.criterion]
+            silent = predicate is _OFFLINE and not view.expired
+            return _UNREACHABLE[member_state(view)] if silent else _NO_MATCH[predicate.criterion]
     return _MATCH[member_state(view)]
+
+
+def match_silence(view: NodeView) -> MatchResult:
+    """Return the result of a node that meets all requirements but, perhaps, the last one, which silence decides."""
+    return first_failure(view, (_OFFLINE,))
 
 
 def member_state(view: NodeView) -> MemberState:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
@@ -244,8 +246,11 @@ class Pool:
     """Reason why the spec is invalid."""
 
 
-class Member(NamedTuple):
-    """One node of a pool, as a slice lists it."""
+class Member(Struct, frozen=True, gc=False):
+    """One node of a pool, as a slice lists it.
+
+    Without garbage collection: a fleet has a million members, and collections that look at them block the event loop.
+    """
 
     node: str
     state: MemberState

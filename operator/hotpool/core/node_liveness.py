@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from hotpool.core.kube_node_health import NODE_SHUTDOWN, KubeNodeProblem
+from hotpool.core.matching import NO_RESULT, MatchResult, match_silence
 from hotpool.core.model import Liveness, Node, NodeView, StoredCondition
 
 SUSPECT_AFTER: Final = 3
@@ -57,6 +58,15 @@ class NodeLivenessTracker:
     """Time since which a heartbeat would have been received; earlier silence is no evidence."""
     due: float | None = None
     """The node's valid deadline; its other entries in the heap of `ClusterCache` are obsolete."""
+    _silence: tuple[NodeView | None, MatchResult] = (None, NO_RESULT)
+
+    @property
+    def silence(self) -> MatchResult:
+        """Result of `match_silence` for the view, from the cache unless the view is another one."""
+        view, result = self._silence
+        if view is not self.view:
+            view, result = self._silence = self.view, match_silence(self.view)
+        return result
 
     def on_heartbeat(self, now: float) -> NodeView:
         """Record a heartbeat. Return the node's new view."""

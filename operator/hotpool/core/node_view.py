@@ -86,6 +86,11 @@ def pool_inputs(view: NodeView) -> tuple[object, ...]:
     return (view.liveness, view.expired, drain, view.labels, report is None, leaving, kube)
 
 
+def only_silence_differs(before: NodeView, after: NodeView) -> bool:
+    """Return True if no requirement of any pool but the heartbeat can have another result."""
+    return before.node is after.node and before.kube is after.kube and before.shutdown == after.shutdown
+
+
 def status_inputs(view: NodeView) -> tuple[object, ...]:
     """Return the inputs of the node's conditions, of its owner reference and of its capability in Redis.
 

@@ -13,10 +13,9 @@ from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
 from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
-from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, predicates
+from hotpool.core.matching import NO_RESULT, Criterion, MatchResult, Predicate, first_failure, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
 
-_DELETED = MatchResult(None)
 _VERSIONS = count(1)
 
 
@@ -72,6 +71,8 @@ class PoolMembership:
     """Number that is another one after each change of the members, and in each new instance."""
     merge_at: float | None = None
     """Earliest time of the next merge of slices (monotonic seconds)."""
+    matched: bool = True
+    """False until every node was matched: before that, the pool must not be planned."""
     _predicates: tuple[Predicate, ...] = ()
 
     def __post_init__(self) -> None:
@@ -98,15 +99,23 @@ class PoolMembership:
         silent = len(self.suspect) + len(self.unreachable)
         return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
-    def update(self, node: str, view: NodeView | None) -> bool:
-        """Match one node (None: deleted). Return True if the result differs from the previous one."""
-        result = first_failure(view, self._predicates) if view else _DELETED
-        state, criterion = result.state, result.criterion
+    def update(self, node: str, view: NodeView | None, silence: MatchResult | None = None) -> bool:
+        """Match one node (None: deleted). Return True if the result differs from the previous one.
+
+        `silence`: the result of `match_silence`, if no other requirement can have another result than before. A node
+        that was not matched before is matched with all of them.
+        """
+        former, reason = self.members.get(node), self.criteria.get(node)
+        if silence and reason is not None and reason is not Criterion.OFFLINE:
+            return False  # another requirement keeps it out
+        if silence and (former is not None or reason is not None):
+            result = silence
+        else:
+            result = first_failure(view, self._predicates) if view else NO_RESULT
+        state, criterion, unreachable = result.state, result.criterion, result.unreachable
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
-        unreachable = member_state(view) if view and criterion is Criterion.OFFLINE and not view.expired else None
-        former = self.members.get(node)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
-        if before == after and self.criteria.get(node) == criterion:
+        if before == after and reason == criterion:
             return False
         if before != after:
             self.dirty.status, self.version = True, next(_VERSIONS)
@@ -127,10 +136,8 @@ class PoolMembership:
         return True
 
     def carry_over(self, former: "PoolMembership") -> None:
-        """Take over the state from before a change of the spec; retained nodes must meet the new requirements."""
-        self.merge_at = former.merge_at
-        if former.retained is not None:
-            self.retained = former.retained & self.unreachable.keys()
+        """Take over the state from before a change of the spec."""
+        self.merge_at, self.retained = former.merge_at, former.retained
 
     def record_plan(self, retained: Iterable[str] | None) -> None:
         """Record the result of a plan. `retained`: silent nodes that stay; None: the plan did not decide on them."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
+from msgspec.structs import asdict
 
 from hotpool.api import meta
 from hotpool.api.generator import GeneratorStatus
@@ -62,7 +63,7 @@ class KubeWriter:
                 "ownerReferences": [_owner("NodePool", pool.meta)],
             },
             "term": self._leadership.term,
-            "members": [member._asdict() for member in members],
+            "members": [asdict(member) for member in members],
         }
 
     async def write_pool_status(self, pool: Pool, status: PoolStatus) -> Json:

@@ -125,9 +125,13 @@ class NodeDocument:
     name: str
     capabilities: tuple[Capability, ...]
     digest: str = field(init=False, repr=False)
+    size: int = field(init=False, repr=False)
+    """Number of fields."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", _digest(f"{kind}\x01{text}" for kind, text in sorted(self.fields().items())))
+        fields = self.fields()
+        object.__setattr__(self, "digest", _digest(f"{kind}\x01{text}" for kind, text in sorted(fields.items())))
+        object.__setattr__(self, "size", len(fields))
 
     def fields(self) -> dict[str, str]:
         """Return the fields of the hash: type to JSON `{"ready": bool, "reason": str | null, "services": [id]}`."""

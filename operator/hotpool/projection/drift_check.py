@@ -197,7 +197,7 @@ class DriftCheck:
         if stamp is None:
             return False
         self._node_writes.observe_version(stamp.version)
-        return parse_number(size) == len(document.fields()) + 1 and self._node_writes.matches(
+        return parse_number(size) == document.size + 1 and self._node_writes.matches(
             document.name, stamp, document.digest
         )
 

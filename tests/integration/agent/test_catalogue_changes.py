@@ -14,7 +14,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.support.agent_run import agent_running, capability, eventually, supervised, write_catalogue
-from tests.support.fake_api import FakeApi
+from tests.support.fake_api import FakeApi, Fault, is_watch
 
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
@@ -234,6 +234,19 @@ async def test_the_cluster_stops_and_starts_a_service_and_the_report_names_it(
         await it.shut_down()
 
 
+async def test_a_command_that_is_written_between_the_list_and_the_watch_is_carried_out(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    watch = Fault(is_watch, "held")
+    api.faults.append(watch)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await api.until(lambda: watch.times == 0 and service(api))
+        patch_spec(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])
+        watch.release.set()
+        await it.until("s", "Running")
+        await it.shut_down()
+
+
 async def test_the_last_command_wins_and_survives_restarts(api: FakeApi, tmp_path: Path, port: int) -> None:
     kubeconfig = api.kubeconfig(tmp_path)
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
@@ -370,7 +383,7 @@ async def test_a_service_that_is_removed_and_added_again_does_not_obey_an_old_co
 ) -> None:
     kubeconfig = api.kubeconfig(tmp_path)
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
-        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
         patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)

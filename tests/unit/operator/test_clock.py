@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hotpool.clock import TURN_SECONDS, Clock
 
-STEP_SECONDS = 0.006
+STEP_SECONDS = 0.003
 
 
 @dataclass
@@ -44,3 +44,20 @@ async def test_short_work_does_not_wait() -> None:
     await work.steps(clock, 3)
     assert work.turns == [3]
     counting.cancel()
+
+
+async def test_other_work_of_a_turn_leaves_less_time_for_steps() -> None:
+    work = Work()
+    clock = Clock(monotonic=lambda: work.time)
+
+    async def respond() -> None:
+        for _ in range(5):
+            work.turns.append(0)
+            work.time += TURN_SECONDS - STEP_SECONDS / 2
+            await asyncio.sleep(0)
+
+    await clock.pace()
+    responding = asyncio.create_task(respond())
+    await work.steps(clock, 8)
+    await responding
+    assert work.turns[1:5] == [1, 1, 1, 1]

@@ -13,6 +13,7 @@ from hotpool.api.pool import PoolSpec, PoolTemplateSpec
 from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, spec_error
 from hotpool.core.generators.key_ranking import KeyRanking
 from hotpool.core.generators.key_rule import KeyRule, KeySet
+from hotpool.core.matching import MatchResult
 from hotpool.core.model import Generator, NodeView, Pool
 
 MAX_SHARED_KEYS: Final = 10_000
@@ -47,10 +48,13 @@ class KeyIndex:
         self._own_key_counts: Counter[str] = Counter()
         """With a shared rule: key → number of groups that offer it themselves."""
 
-    def update(self, node: str, view: NodeView | None) -> bool:
-        """Update one node (None: deleted). Return True if its key source changed."""
+    def update(self, node: str, view: NodeView | None, silence: MatchResult | None = None) -> bool:
+        """Update one node (None: deleted). Return True if its key source changed. `silence`: as of a pool."""
         before = self._group_of_node.get(node)
-        source = self.rule.source(view) if self.rule and view else None
+        if before and silence:
+            source = before.source if silence.state else None
+        else:
+            source = self.rule.source(view) if self.rule and view else None
         if source == (before.source if before else None):
             return False
         if before:
@@ -149,6 +153,8 @@ class GeneratorEntry:
         """Reason why no pools can be made; None: the spec is valid."""
         self.rule: KeyRule[Any] | None = None if self.problem else key_rule(generator.spec)
         self.index = KeyIndex(self.rule)
+        self.matched = True
+        """False until every node was matched: before that, the generator must not be planned."""
         self._empty_since: dict[str, float] = {}
         self._names: dict[str, str] = {}
         self._keys: dict[str, str] = {}
@@ -177,9 +183,9 @@ class GeneratorEntry:
             pass
         return self.index.ranking.counts
 
-    def update(self, node: str, view: NodeView | None) -> bool:
-        """Update one node (None: deleted). Return True if its key source changed."""
-        return self.index.update(node, view)
+    def update(self, node: str, view: NodeView | None, silence: MatchResult | None = None) -> bool:
+        """Update one node (None: deleted). Return True if its key source changed. `silence`: as of a pool."""
+        return self.index.update(node, view, silence)
 
     def name(self, key: str) -> str:
         """Return the name of the key's pool."""

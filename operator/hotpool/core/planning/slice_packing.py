@@ -5,7 +5,7 @@ Pure. Works on slice indices and members, not on objects.
 
 from collections.abc import Iterator, Mapping
 from itertools import count
-from operator import itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from hotpool.api.slice import MemberState
@@ -23,7 +23,7 @@ class Packed(NamedTuple):
 
 
 _QUARTER = 4
-_node_of = itemgetter(0)
+_node_of = attrgetter("node")
 
 
 def pack(
@@ -91,7 +91,7 @@ def _keep_members(
         placed.add(node)
         if member.state != state:
             same = False
-            member = member._replace(state=state)  # noqa: PLW2901 - the same member in another state.
+            member = Member(node, state, member.since)  # noqa: PLW2901 - the same member in another state.
         kept.append(member)
     return members if same else tuple(kept)
 

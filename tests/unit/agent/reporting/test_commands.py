@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hotpool.api.capability import ServiceIntent
-from hotpool_agent.reporting.commands import is_carried_out, new_commands, parse_intents
+from hotpool_agent.reporting.commands import CommandKey, is_carried_out, new_commands, parse_intents
 
 
 def entry(identifier: str, desired: str = "Stopped", request: str = "1") -> dict[str, Any]:
@@ -17,6 +19,25 @@ def test_an_entry_is_a_command_until_it_was_carried_out() -> None:
     assert intents is not None
     carried_out = {"a": None, "b": ("Stopped", "1"), "c": ("Running", "1")}
     assert [command.id for command in new_commands(intents, carried_out)] == ["a", "c"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["cluster", "local", "watch"]), st.sampled_from(["Running", "Stopped"]))))
+def test_any_course_the_last_command_is_in_force_however_often_the_object_is_delivered(
+    course: list[tuple[str, str]],
+) -> None:
+    """Each command of the cluster has a request id of its own, and the watch may deliver it again at any time."""
+    desired = expected = "Stopped"
+    services: list[dict[str, Any]] = []
+    acted: dict[str, CommandKey | None] = {"a": None}
+    for number, (source, command) in enumerate(course):
+        if source == "cluster":
+            services = [entry("a", command, str(number))]
+        if source == "local":
+            desired = command
+        for intent in new_commands(parse_intents({"spec": {"services": services}}) or (), acted):
+            acted["a"], desired = (intent.desired, intent.request_id), intent.desired
+        expected = expected if source == "watch" else command
+        assert desired == expected
 
 
 def test_another_request_id_repeats_a_command() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.reporting.debounce import PendingChange, expedite, pending_change
+from hotpool_agent.reporting.debounce import PendingChange, pending_change
 from hotpool_agent.reporting.report_builder import Change
 
 D = 2.0
@@ -104,13 +104,6 @@ def test_the_stamp_is_that_of_the_strongest_change() -> None:
     pending = pending_change(pending, Change.GAIN, 1.5, "more", D)
     assert pending
     assert pending.stamp == "gain"
-
-
-def test_expedite_makes_the_pending_change_due_now() -> None:
-    assert expedite(None, 5) is None
-    pending = expedite(pending_change(None, Change.NEUTRAL, 5, "", D), 5.5)
-    assert pending
-    assert pending.due == 5.5
 
 
 schedules = st.lists(st.tuples(st.floats(0, 3), st.integers(0, (1 << (WIDTH + 1)) - 1)), max_size=40)

@@ -15,10 +15,11 @@ from hotpool_agent.reporting import reporter_events as e
 from hotpool_agent.reporting.ownership import StoredReport
 from hotpool_agent.reporting.report_builder import ReportContent, minimal, with_digest
 from hotpool_agent.reporting.reporter_state import FAILURE_SECONDS, ReporterState, step
+from hotpool_agent.settings import Settings
 
 H, D, REFRESH = 15.0, 2.0, 300.0
 START: Final = ReporterState(
-    instance="instance", session="session", interval=H, debounce=D, refresh=REFRESH, first_pause=1.0
+    BLANK_REPORT, Settings(interval=15, debounce=D, refresh_seconds=REFRESH, backoff_seconds=1.0)
 )
 
 
@@ -471,13 +472,20 @@ class Server:
     stored: e.WriteReport | None = None
     written: list[tuple[int, int]] = field(default_factory=list)
     late: list[e.WriteReport] = field(default_factory=list)
+    states: list[StoredReport | None] = field(default_factory=lambda: [None])
+    """Stored reports, in order; None: a deletion, or no report yet. A watch may deliver them late."""
 
     def store(self, write: e.WriteReport) -> bool:
         if self.stored and stamps(write) <= stamps(self.stored):
             return False
         self.stored = write
         self.written.append(stamps(write))
+        self.states.append(self.read())
         return True
+
+    def delete(self) -> None:
+        self.stored = None
+        self.states.append(None)
 
     def read(self) -> StoredReport | None:
         return ours(*stamps(self.stored)) if self.stored else None
@@ -509,7 +517,7 @@ def reject(node: Node, _: Server, write: e.WriteReport) -> None:
 
 
 def delete(node: Node, server: Server, _: e.WriteReport) -> None:
-    server.stored = None
+    server.delete()
     node.handle(e.Failed(None))
 
 
@@ -534,13 +542,20 @@ def advance(node: Node, server: Server, outcome: Outcome, seconds: float) -> Non
         node.handle(e.StoredRead(server.read()))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(OUTCOMES), st.booleans()), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from(OUTCOMES), st.booleans(), st.none() | st.integers(1, 3)),
+        max_size=40,
+    )
+)
 def test_any_course_one_request_at_a_time_in_order_and_the_last_state_is_reported(
-    course: list[tuple[int, Outcome, bool]],
+    course: list[tuple[int, Outcome, bool, int | None]],
 ) -> None:
     node, server = Node(), Server()
-    for ready, outcome, arrives in course:
+    for ready, outcome, arrives, lag in course:
         node.change(CONTENTS[ready])
+        if lag:
+            node.handle(e.Observed(server.states[-min(lag, len(server.states))]))
         advance(node, server, outcome, 0.7)
         assert len(node.requests) <= 1
         if arrives and server.late:
@@ -548,6 +563,10 @@ def test_any_course_one_request_at_a_time_in_order_and_the_last_state_is_reporte
         if node.state.is_withdrawn("s1") and server.stored:
             assert not server.stored.content.offers("s1")
     for _ in range(20):
+        advance(node, server, succeed, 4 * H)
+    # A watch that was behind delivers all that was stored, long ago or at last.
+    for stored in server.states:
+        node.handle(e.Observed(stored))
         advance(node, server, succeed, 4 * H)
     for write in server.late:
         server.store(write)

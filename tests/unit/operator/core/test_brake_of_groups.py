@@ -88,7 +88,10 @@ def test_no_node_of_a_group_that_the_brake_keeps_leaves(outage: Outage) -> None:
                 beat(cache, name, beats[index], interval)
                 beats[index] += interval
         confirmed = max(0.0, (now - outage.echo) // PROBE_SECONDS * PROBE_SECONDS)
-        with patch.object(cluster_cache, "_NODES_PER_TICK", outage.per_tick):
+        with (
+            patch.object(cluster_cache, "_NODES_PER_STEP", outage.per_tick),
+            patch.object(cluster_cache, "_MATCHES_PER_STEP", outage.per_tick),
+        ):
             tick(cache, now, confirmed, set(names))
 
 
@@ -96,16 +99,16 @@ def test_the_brake_ends_with_the_last_node_that_is_looked_at() -> None:
     """Until all are looked at, no silent node leaves, also if in the end few are silent."""
     cache = open_cache()
     cache.upsert(pool("p", requires={"types": [{"type": "asr"}]}, brake={"maxSilentPercent": PERCENT}), 0)
-    names = [f"n{index:03}" for index in range(200)]
+    names = [f"n{index:03}" for index in range(1000)]
     for name in names:
         cache.upsert(node(name, report(service("s", "asr"))), 0)
         beat(cache, name, 0, H)
     assert published(cache) == set(names)
-    for name in names[50:]:
+    for name in names[250:]:
         beat(cache, name, 2 * H, H)
     cache.advance(4 * H)
     assert cache.ageing
     assert published(cache) == set(names)
     while cache.ageing:
         cache.advance(4 * H)
-    assert published(cache) == set(names[50:])
+    assert published(cache) == set(names[250:])

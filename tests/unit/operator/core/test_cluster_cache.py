@@ -5,7 +5,9 @@ Requirements C2, C3, C5, C7, D2, D5, D10, F1.
 
 from collections import Counter
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from tests.support.builders import (
     H,
     condition,
     generator,
+    kube_node,
     lease,
     node,
     open_cache,
@@ -25,10 +28,12 @@ from tests.support.builders import (
     stopped,
 )
 
+from hotpool.core import cluster_cache
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.generators import admission
 from hotpool.core.matching import match
 from hotpool.core.model import Heartbeat, Key, Kind, Liveness
+from hotpool.core.pool_membership import PoolMembership
 
 
 def lease_of_n(renewed: str, holder: str = "i/1") -> Heartbeat:
@@ -129,11 +134,33 @@ def test_a_mass_silence_is_processed_in_bounded_parts() -> None:
     cache = open_cache()
     for number in range(1000):
         cache.upsert(node(f"n{number}", report(service("q", "llm"))), 0)
-    seen = [len(cache.advance(3 * H))]
+    recorded, marked = [0], set[Key]()
     while (due := cache.next_deadline()) is not None and due <= 3 * H:
-        seen.append(len(cache.advance(3 * H)))
-    assert max(seen) <= 100
-    assert {tracker.view.liveness for tracker in cache.nodes.values()} == {Liveness.SUSPECT}
+        assert not marked, "all are marked together, so that each slice is written once"
+        marked = cache.advance(3 * H)
+        recorded.append(sum(tracker.view.liveness is Liveness.SUSPECT for tracker in cache.nodes.values()))
+    assert max(after - before for before, after in pairwise(recorded)) <= 200
+    assert marked == {Key(Kind.NODE, name) for name in cache.nodes}
+    assert recorded[-1] == 1000
+
+
+def test_silence_while_a_new_pool_is_matched_reaches_every_pool() -> None:
+    cache = open_cache()
+    names = [f"n{number}" for number in range(5)]
+    cache.upsert(pool("old", requires={"types": [{"type": "llm"}]}), 0)
+    for name in names:
+        cache.upsert(node(name, report(service("q", "llm"))), 0)
+        cache.record_heartbeat(lease(name, "1"), 0)
+    with patch.object(cluster_cache, "_MATCHES_PER_STEP", 4):
+        cache.upsert(pool("new", requires={"types": [{"type": "llm"}]}), 0)
+        assert not cache.pools["new"].matched
+        dirty = cache.advance(4 * H)
+        assert cache.ageing
+        while (due := cache.next_deadline()) is not None and due <= 4 * H:
+            dirty |= cache.advance(4 * H)
+    assert not cache.ageing
+    assert dirty >= {Key(Kind.POOL, "old"), Key(Kind.POOL, "new"), *(Key(Kind.NODE, name) for name in names)}
+    assert cache.pools["old"].unreachable.keys() == cache.pools["new"].unreachable.keys() == set(names)
 
 
 def test_a_recovered_watch_gives_every_node_a_fresh_period() -> None:
@@ -168,22 +195,37 @@ def test_events_of_older_versions_and_of_deleted_objects_are_ignored() -> None:
 
 
 class Incremental(RuleBasedStateMachine):
-    """The match results in the cache equal those of a match of everything."""
+    """The match results in the cache equal those of a match of everything.
+
+    A change of silence reuses the former results. Two matches are done at a time, so that others changes come between.
+    """
 
     names = st.sampled_from(["a", "b", "c"])
     types = st.lists(st.sampled_from(["asr", "nmt", "tts", "semantic", "llm"]), unique=True)
     codes = st.sampled_from([["zh", "en"], ["zh", "ja"], ["zh", "en", "ja"]])
+    steps = st.sampled_from([0, 1, 50, 50, 50])
+    """50: until all is recorded."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cache = open_cache()
         self.version = 0
         self.now = 0.0
-        self.before: dict[str, tuple[Any, Any]] = {}
+        self.before: dict[str, tuple[Any, ...]] = {}
         self.dirty: set[Key] = set()
+        self.patch = patch.object(cluster_cache, "_MATCHES_PER_STEP", 2)
+        self.patch.start()
+
+    def teardown(self) -> None:
+        self.patch.stop()
 
     def mark(self, dirty: set[Key]) -> None:
-        self.dirty = dirty
+        self.dirty |= dirty
+
+    @property
+    def recorded(self) -> bool:
+        """True if no match is left to do."""
+        return self.cache.matched and not self.cache.ageing
 
     @rule(
         name=names,
@@ -207,8 +249,8 @@ class Incremental(RuleBasedStateMachine):
         self.mark(self.cache.delete(Kind.NODE, name, f"uid-{name}"))
         self.cache.versions._deleted.clear()  # noqa: SLF001 - the next one of this name is new.
 
-    @rule(name=names, types=types, pair=st.sampled_from([None, "zh-en", "*-ja"]), semantic=st.booleans())
-    def pool_changes(self, *, name: str, types: list[str], pair: str | None, semantic: bool) -> None:
+    @rule(name=names, types=types, pair=st.sampled_from([None, "zh-en", "*-ja"]), semantic=st.booleans(), steps=steps)
+    def pool_changes(self, *, name: str, types: list[str], pair: str | None, semantic: bool, steps: int) -> None:
         self.version += 1
         requires: dict[str, Any] = {"types": [{"type": type_} for type_ in types]}
         if pair:
@@ -216,23 +258,37 @@ class Incremental(RuleBasedStateMachine):
         if semantic:
             requires["nodeSelector"] = {"matchLabels": {"site": "x"}}
         self.mark(self.cache.upsert(pool(name, version=self.version, requires=requires), self.now))
+        self.go_on(steps)
 
-    @rule(types=types, many=st.booleans(), semantic=st.booleans())
-    def generator_changes(self, *, types: list[str], many: bool, semantic: bool) -> None:
+    @rule(types=types, many=st.booleans(), semantic=st.booleans(), steps=steps)
+    def generator_changes(self, *, types: list[str], many: bool, semantic: bool, steps: int) -> None:
         self.version += 1
         template = {"spec": {"requires": {"types": [{"type": type_} for type_ in types]}}}
         by = {"languagePairs": {"manyToOne": many, "semantic": semantic}}
         self.mark(self.cache.upsert(generator("g", version=self.version, rule=by, template=template), self.now))
+        self.go_on(steps)
+
+    @rule(name=names, ready=st.sampled_from(["True", "False", "Unknown"]), off=st.booleans(), cordoned=st.booleans())
+    def kube_node_changes(self, *, name: str, ready: str, off: bool, cordoned: bool) -> None:
+        self.version += 1
+        more = {"ready": ready, "labels": {"site": "y"} if self.version % 3 else {}}
+        more |= {"taints": ["node.kubernetes.io/out-of-service"]} if off else {}
+        self.mark(self.cache.upsert(kube_node(name, version=self.version, cordoned=cordoned, **more), self.now))
 
     @rule(name=names)
     def pool_goes(self, name: str) -> None:
         self.mark(self.cache.delete(Kind.POOL, name, f"uid-{name}"))
         self.cache.versions._deleted.clear()  # noqa: SLF001
 
-    @rule(seconds=st.sampled_from([1.0, H, 3 * H]))
-    def time_passes(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.0, 1.0, H, 3 * H, 700.0]), steps=steps)
+    def time_passes(self, seconds: float, steps: int) -> None:
         self.now += seconds
-        self.mark(self.cache.advance(self.now))
+        self.go_on(steps)
+
+    def go_on(self, steps: int) -> None:
+        """Record silence and match in so many steps."""
+        for _ in range(steps):
+            self.mark(self.cache.advance(self.now))
 
     @rule(name=names)
     def beats(self, name: str) -> None:
@@ -241,7 +297,11 @@ class Incremental(RuleBasedStateMachine):
 
     @invariant()
     def results_equal_those_of_a_new_match(self) -> None:
-        for entry in self.cache.pools.values():
+        for entry in self.cache.pools.values() if self.recorded else ():
+            fresh = PoolMembership(entry.pool)
+            for name, tracker in self.cache.nodes.items():
+                fresh.update(name, tracker.view)
+            assert contents(entry) == contents(fresh)
             results = {name: match(tracker.view, entry.spec) for name, tracker in self.cache.nodes.items()}
             assert entry.members == {name: result.state for name, result in results.items() if result.state}
             assert entry.criteria == {name: result.criterion for name, result in results.items() if result.criterion}
@@ -250,7 +310,7 @@ class Incremental(RuleBasedStateMachine):
 
     @invariant()
     def keys_equal_those_of_a_new_derivation(self) -> None:
-        for entry in self.cache.generators.values():
+        for entry in self.cache.generators.values() if self.recorded else ():
             by = admission.key_rule(entry.generator.spec)
             sources = [by.source(tracker.view) for tracker in self.cache.nodes.values()]
             found = Counter(key for source in sources if source for key in by.offered(source).keys)
@@ -263,10 +323,19 @@ class Incremental(RuleBasedStateMachine):
 
     @invariant()
     def every_change_is_marked(self) -> None:
-        after = {name: (dict(found.members), dict(found.criteria)) for name, found in self.cache.pools.items()}
+        if not self.recorded:
+            return
+        after = {name: contents(found) for name, found in self.cache.pools.items()}
         changed = {name for name in {*after, *self.before} if after.get(name) != self.before.get(name)}
         self.before = after
         assert {Key(Kind.POOL, name) for name in changed} <= self.dirty
+        self.dirty = set()
+
+
+def contents(entry: PoolMembership) -> tuple[Any, ...]:
+    """Return all that a plan reads of the match of a pool."""
+    counts = ({key: count for key, count in counted.items() if count} for counted in (entry.excluded, entry.counts))
+    return (dict(entry.members), dict(entry.criteria), dict(entry.unreachable), set(entry.suspect), *counts)
 
 
 TestIncremental = Incremental.TestCase

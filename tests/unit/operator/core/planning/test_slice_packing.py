@@ -1,5 +1,6 @@
 """Slices compared with a model, for random joins and leaves (requirements D7, D10)."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ class Slices(RuleBasedStateMachine):
             return
         packed = merge(self.packing, index, SIZE)
         assert index not in packed
-        assert sorted(sum(packed.values(), ())) == sorted(sum(self.packing.values(), ()))
+        assert Counter(sum(packed.values(), ())) == Counter(sum(self.packing.values(), ()))
         stay = {node: place for node, place in self.places().items() if place != index}
         self.packing = packed
         assert stay.items() <= self.places().items()
