@@ -1,6 +1,7 @@
-"""The test run: clean-up at its end, number of workers, and log format of the code under test."""
+"""The test run: clean-up at its end, number of workers, and what all agents and logs under test have in common."""
 
 import os
+from typing import Final
 
 import pytest
 import structlog
@@ -10,10 +11,15 @@ from tests.support.run import Run, end_on_signals
 __all__ = ["pytest_terminal_summary"]
 
 
+ADVERTISED: Final = "192.0.2.1"
+"""Address of the agents under test: one for documentation, so that they connect to none of this machine's own."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Start the run. Tracebacks are plain: the default prints every local variable, which takes seconds for a cache."""
     end_on_signals()
+    os.environ["HOTPOOL_AGENT_ADVERTISE"] = ADVERTISED
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Run(config), "test-run")
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
