@@ -36,6 +36,7 @@ def status(*, ready: bool, at: int = 9) -> Json:
     value = "True" if ready else "False"
     return {
         "phase": "Running",
+        "podIPs": [{"ip": "10.1.0.7"}, {"ip": "fd00:1::7"}],
         "conditions": [{"type": "Ready", "status": value, "lastTransitionTime": SECONDS.format(at)}],
         "containerStatuses": [
             {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SECONDS.format(5)}}}
