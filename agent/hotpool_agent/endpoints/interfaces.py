@@ -14,7 +14,7 @@ import psutil
 from hotpool_agent import ip_addresses
 from hotpool_agent.endpoints.node_addresses import Inet6
 
-BEYOND: Final = ("192.0.2.1", "2001:db8::1")
+BEYOND: Final = ("203.0.113.1", "2001:db8::1")
 """Addresses for documentation, which only a default route leads to."""
 _DISCARD_PORT: Final = 9
 _IPV6_ADDR_PREFERENCES: Final = 72
