@@ -28,7 +28,7 @@ _NO_ADDRESS_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """What the kernel says, at one moment."""
+    """Addresses and routes of this machine at one moment."""
 
     interfaces: frozenset[str]
     inet6: tuple[Inet6, ...]
