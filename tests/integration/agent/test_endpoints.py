@@ -3,6 +3,7 @@
 Services listen on loopback, or on addresses of a network namespace of the test's own.
 """
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,8 @@ from tests.support.fake_pods import pod
 from tests.support.own_network import add, remove, run_in_own_network
 
 from hotpool_agent.control.protocol import Request
-from hotpool_agent.endpoints import interfaces
+from hotpool_agent.endpoints import checker, interfaces
+from hotpool_agent.probes.http_tcp import ProbeResult, tcp
 from localfleet.ports import free_port
 
 Json = dict[str, Any]
@@ -57,10 +59,12 @@ def history(api: FakeApi, identifier: str = "s") -> list[str | None]:
 async def test_a_service_that_listens_on_loopback_only_is_ready_and_has_no_endpoint(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
-    services = auto("s", port) + auto("local", free_port(), more="  scope: local\n")
+    services = supervised("s", port) + auto("local", free_port(), more="  scope: local\n")
     services += "- {id: portless, type: asr, observe: {file: {path: n1.yaml}}}\n"
     settings: Json = {"advertise": LOOPBACK_BUT_NOT_OF_SERVICES, "debounce": 1.0}
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), services, **settings) as it:
+        await api.until(lambda: api.report("n1"))
+        await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: endpoint(api.report("n1")) == "LoopbackOnly")
         assert capability(api) == (True, None)
         assert service(api.report("n1"))["lastError"] is None
@@ -91,7 +95,12 @@ async def test_scope_and_protocol_change_without_a_new_process_and_at_once(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     settings: Json = {"advertise": "127.0.0.1", "debounce": 60.0}
-    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port), **settings) as it:
+    local, grpc = auto("s", port, more="  scope: local\n"), auto("s", port, more="  appProtocol: grpc\n")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), local, **settings) as it:
+
+        async def revise(entry: str) -> None:
+            write_catalogue(tmp_path, entry)
+            await it.agent.reload()
 
         async def until_reported(expected: str) -> None:
             await eventually(lambda: endpoint(it.agent.source.read().report.model_dump(by_alias=True)) == expected)
@@ -99,18 +108,17 @@ async def test_scope_and_protocol_change_without_a_new_process_and_at_once(
             assert endpoint(api.report("n1")) == expected
 
         await it.until("s", "Running")
-        await until_reported(f"node {port}")
         pid = it.service("s").machine.pid
-        for more, expected in (("appProtocol: grpc", f"node {port}"), ("scope: local", "Local")):
-            write_catalogue(tmp_path, auto("s", port, more=f"  {more}\n"))
+        await until_reported("Local")
+        await revise(auto("s", port))
+        await until_reported(f"node {port}")
+        for entry, expected in ((grpc, f"node {port}"), (local, "Local")):
             before = len(api.writes)
-            await it.agent.reload()
+            await revise(entry)
             await api.until(lambda before=before: len(api.writes) > before)  # type: ignore[misc]
             assert endpoint(api.report("n1")) == expected
-        write_catalogue(tmp_path, auto("s", port, more="  appProtocol: grpc\n"))
-        await it.agent.reload()
-        await until_reported(f"node {port}")
-        assert service(api.report("n1"))["endpoint"]["appProtocol"] == "grpc"
+        protocols = [(service(write.report)["endpoint"] or {}).get("appProtocol") for write in api.writes]
+        assert protocols[-3:] == [None, "grpc", None]
         assert it.service("s").machine.pid == pid
         await it.shut_down()
 
@@ -135,9 +143,14 @@ async def test_the_addresses_of_the_catalogue_change_with_a_reload(api: FakeApi,
 
 
 @pytest.mark.parametrize("kind", ["supervised", "observed"])
-async def test_the_next_agent_reports_the_endpoints_of_services_that_outlive_the_former_one(
-    api: FakeApi, tmp_path: Path, port: int, kind: str
+async def test_the_first_report_of_the_next_agent_has_the_endpoints_of_services_that_outlive_the_former_one(
+    api: FakeApi, tmp_path: Path, port: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def slow(address: str, port: int) -> ProbeResult:
+        await asyncio.sleep(0.3)
+        return await tcp(address, port)
+
+    monkeypatch.setattr(checker, "tcp", slow)
     with ExitStack() as stack:
         if kind == "observed":
             stack.enter_context(socket.create_server(("127.0.0.1", port)))

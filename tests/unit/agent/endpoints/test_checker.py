@@ -240,10 +240,22 @@ async def test_services_are_not_checked_before_the_addresses_are_known(network: 
     found, _ = new_checker()
     found.follow(spec(), "Running")
     waiting = asyncio.create_task(found.wait_checked("s"))
-    await asyncio.sleep(5)
+    await asyncio.sleep(5 * H)
     assert (text(found), network.tried, waiting.done()) == ("Unchecked", [], False)
-    await found.use(node(OWN))
+    await found.use(node())
     await waiting
+    assert (text(found), network.tried) == ("NoAddress", [])
+    await found.close()
+
+
+@simulated
+async def test_a_first_verdict_is_awaited_however_late_the_addresses_are_known(network: Network) -> None:
+    network.open |= {OWN}
+    found, _ = new_checker()
+    found.follow(spec(), "Running")
+    await asyncio.sleep(5 * H + 1)
+    found.found = node(OWN)
+    await asyncio.gather(found.wait_checked("s"), found.use(node(OWN, OTHER)))
     assert text(found) == OWN
     await found.close()
 
