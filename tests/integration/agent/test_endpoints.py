@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.agent_process import daemon
+from tests.support.agent_process import daemon, finish, spawn
 from tests.support.agent_run import agent_running, capability, eventually, supervised, write_catalogue
 from tests.support.fake_api import FakeApi, fake_api
 from tests.support.fake_pods import pod
@@ -215,6 +215,15 @@ async def test_a_pod_has_its_own_endpoint_and_a_changed_address_is_reported_at_o
         api.pods.put(moved)
         await api.until(lambda: endpoint(api.report("n1")) == "10.1.0.8 8000", seconds=4)
         assert history(api) == ["10.1.0.7 fd00:1::7 8000", "10.1.0.8 8000"]
+
+
+async def test_an_advertised_address_that_no_client_can_use_is_refused_at_the_start(
+    environment: dict[str, str],
+) -> None:
+    odd = environment | {"HOTPOOL_AGENT_ADVERTISE": "10.0.0.1, 169.254.0.1"}
+    result = await finish(await spawn(odd, "run", "--node", "n1", "--pod-namespaces", "speech"))
+    assert result.code == 2
+    assert result.err.startswith("HOTPOOL_AGENT_ADVERTISE: no client can connect to a link-local, multicast or")
 
 
 def test_the_agent_finds_its_addresses_by_its_routes_and_follows_them(

@@ -148,7 +148,7 @@ def with_address(value: Json, *ips: str) -> Json:
     [
         pod("a", port="9"),
         pod("a"),
-        pod("a", port="8", **{"app-protocol": "grpc"}),
+        pod("a", port="8", app_protocol="grpc"),
         with_address(pod("a", port="8"), "10.1.0.8"),
         with_address(pod("a", port="8")),
     ],
