@@ -205,7 +205,7 @@ async def test_a_connection_that_hangs_delays_neither_heartbeats_nor_a_withdrawa
 async def test_a_pod_has_its_own_endpoint_and_a_changed_address_is_reported_at_once(
     api: FakeApi, tmp_path: Path
 ) -> None:
-    running = pod("s", port="8000", **{"app-protocol": "http"})
+    running = pod("s", port="8000", app_protocol="http")
     api.pods.put(running)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), None, pod_namespaces="speech", debounce=5.0):
         await api.until(lambda: endpoint(api.report("n1")) == "10.1.0.7 fd00:1::7 8000")

@@ -97,4 +97,4 @@ def test_a_temporary_or_deprecated_address_is_replaced_by_a_lasting_one_of_its_n
 def test_an_address_is_the_agents_own_if_an_interface_of_its_network_has_it() -> None:
     given = [NodeAddress(ip=ip, source="Catalogue") for ip in ("10.0.0.5", "203.0.113.7", "127.0.0.2")]
     node = found(given, {"10.0.0.5", "127.0.0.1", "::1"})
-    assert (node.ips, node.own) == (("10.0.0.5", "203.0.113.7", "127.0.0.2"), {"10.0.0.5", "127.0.0.2"})
+    assert (node.ips, node.own) == (("10.0.0.5", "203.0.113.7", "127.0.0.2"), frozenset({"10.0.0.5", "127.0.0.2"}))
