@@ -98,6 +98,8 @@ async def agent(services: list[dict[str, Any]], **settings: object) -> AsyncIter
         catalogue.write_text(render(services), encoding="utf-8")
         environment = {f"HOTPOOL_AGENT_{key.upper()}": str(value) for key, value in settings.items()}
         environment |= {"HOTPOOL_AGENT_STATE_DIR": str(folder / "state"), "HOTPOOL_AGENT_LISTEN": "127.0.0.1:0"}
+        # The services listen on loopback only; so each has an endpoint, which is checked.
+        environment["HOTPOOL_AGENT_ADVERTISE"] = "127.0.0.1"
         async with fake_api() as api:
             words = ["run", "--catalogue", str(catalogue), "--node", NODE, "--kubeconfig", str(api.kubeconfig(folder))]
             started = time.monotonic()

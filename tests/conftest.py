@@ -1,7 +1,9 @@
-"""The test run: clean-up at its end, number of workers, and log format of the code under test."""
+"""The test run: clean-up at its end, number of workers, and what all agents and logs under test have in common."""
 
 import os
+from typing import Final
 
+import psutil
 import pytest
 import structlog
 from tests.support.not_run import pytest_terminal_summary
@@ -10,10 +12,17 @@ from tests.support.run import Run, end_on_signals
 __all__ = ["pytest_terminal_summary"]
 
 
+ADVERTISED: Final = "203.0.113.1"
+"""Address of the agents under test: one for documentation, so that they connect to none of this machine's own."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Start the run. Tracebacks are plain: the default prints every local variable, which takes seconds for a cache."""
     end_on_signals()
+    machine = {item.address for items in psutil.net_if_addrs().values() for item in items}
+    assert ADVERTISED not in machine, "agents under test would connect to this machine's own address"
+    os.environ["HOTPOOL_AGENT_ADVERTISE"] = ADVERTISED
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Run(config), "test-run")
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

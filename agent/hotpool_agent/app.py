@@ -22,6 +22,8 @@ from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
 from hotpool_agent.control.service_documents import service_documents
+from hotpool_agent.endpoints.address_watch import AddressWatch
+from hotpool_agent.endpoints.checker import EndpointChecker
 from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.kube.node_resources import NodeResources
@@ -102,6 +104,7 @@ class Agent:
         self.reporter = Reporter(resources, self.blank, settings, self.metrics)
         self.pods = PodServices(resources, settings, self.reporter)
         self.gpus = GpuReader(self.reporter)
+        self.endpoints = EndpointChecker(settings.interval, self.reporter)
         self.services = ServiceManager(
             options.catalogue,
             base,
@@ -111,7 +114,9 @@ class Agent:
             reporting=self.reporter,
             pods=self.pods,
             gpus=self.gpus,
+            endpoints=self.endpoints,
         )
+        self.addresses = AddressWatch(settings, self.endpoints, self._advertised, lambda: resources.client.server)
         self.source = self.reporter.source = ReportSource(self.services, self.blank, self.metrics)
         self.heartbeat = Heartbeat(resources, settings, self.reporter, self.metrics)
         self.watch = CapabilityWatch(resources, settings, self.reporter, self.services)
@@ -131,7 +136,8 @@ class Agent:
         """
         # Name resolution and file access use the loop's default executor.
         asyncio.get_running_loop().set_default_executor(UnpooledExecutor())
-        maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)), self.gpus.run())
+        logs = log_folder(self.store.folder)
+        maintenance = (self.store.write_forever(), rotate_forever(logs), self.gpus.run(), self.addresses.run())
         async with (
             serving(
                 self.settings.listen,
@@ -161,6 +167,10 @@ class Agent:
             stopped.cancel()
             await ShutDown(self.services, self.reporter, self.store, self.settings).run(signals)
 
+    def _advertised(self) -> tuple[str, ...]:
+        advertise = self.services.catalogue.advertise
+        return advertise.addresses if advertise else ()
+
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
         report = self.reporter.problem or self.reporter.state.rejected or self.source.problem
@@ -185,6 +195,8 @@ class Agent:
                 self.catalogue_problem = str(error)
                 raise
             self.catalogue_problem = None
+            # The look begins in a later turn of the event loop, with the new catalogue.
+            self.addresses.request()
             return await self.services.reload(catalogue)
 
     async def _read_catalogue(self, path: Path) -> Catalogue:
@@ -249,6 +261,7 @@ class Agent:
             "state": self.store.problem,
             "pods": self.services.pods_problem(left_out),
             "gpus": self.gpus.problem,
+            "addresses": self.addresses.problem,
         }
         return Health(self.reporter.is_current(), {part: problem for part, problem in parts.items() if problem})
 
@@ -308,6 +321,7 @@ class Agent:
             "draining": self.store.state.draining,
             "agentVersion": self.blank.agent_version,
             "listening": self.listening,
+            "addresses": [{"ip": item.ip, "source": item.source} for item in self.endpoints.addresses],
             "problems": self.health().problems,
             "droppedItems": list(self.source.dropped_items),
             "services": service_documents(statuses, self.services.catalogue, self._not_offered(), identifier),

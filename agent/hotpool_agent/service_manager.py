@@ -15,6 +15,7 @@ import structlog
 
 from hotpool.api.capability import Report, ServiceIntent, ServiceState
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
+from hotpool_agent.endpoints.checker import EndpointChecker
 from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.paths import log_folder
 from hotpool_agent.pods.pod_watch import PodServices
@@ -61,6 +62,7 @@ class ServiceManager:
         reporting: Reporting,
         pods: PodServices,
         gpus: GpuReader,
+        endpoints: EndpointChecker,
     ) -> None:
         self.services: dict[str, ServiceController] = {}
         self.known = asyncio.Event()
@@ -74,6 +76,7 @@ class ServiceManager:
         self._reporting = reporting
         self._pods = pods
         self._gpus = gpus
+        self._endpoints = endpoints
         self._context: ServiceContext | None = None
         self._intents: tuple[ServiceIntent, ...] | None = None
         """Commands in the node's object; None until it was read."""
@@ -90,7 +93,7 @@ class ServiceManager:
         return build(
             self.catalogue,
             self.statuses(),
-            self._blank.model_copy(update={"hardware": hardware}),
+            self._blank.model_copy(update={"hardware": hardware, "addresses": self._endpoints.addresses}),
             leaving=self.leaving,
             draining=self._store.state.draining,
             refused=rejected,
@@ -119,7 +122,7 @@ class ServiceManager:
     async def start(self, session: aiohttp.ClientSession) -> None:
         """Adopt orphaned processes, then start the services whose desired state is Running, in the catalogue's order.
 
-        Return when all services that exist already were probed, or after 5 s.
+        Return when all services that exist already, and their endpoints, were probed, or after 5 s.
         """
         folder = self._store.folder
         log_folder(folder).mkdir(mode=0o700, exist_ok=True)
@@ -127,6 +130,7 @@ class ServiceManager:
             settings=self._settings,
             base=self._base,
             prober=Prober(session, self._base),
+            endpoints=self._endpoints,
             reporting=self._reporting,
             store=self._store,
             start_queue=StartQueue(),
@@ -248,7 +252,7 @@ class ServiceManager:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._endpoints.close(), return_exceptions=True)
         if self._context:
             await self._context.prober.close()
 
@@ -361,6 +365,7 @@ class ServiceManager:
             async with asyncio.timeout(FIRST_PROBE_SECONDS):
                 for service in self.services.values():
                     await service.notifier.wait_for(lambda service=service: service.probed)  # type: ignore[misc]
+                    await self._endpoints.wait_checked(service.spec.id)
         except TimeoutError:
             _LOG.warning("first report sent before all existing services were probed (timeout)")
 

@@ -1,6 +1,6 @@
 """Settings of a running agent: intervals, time-outs and addresses, from HOTPOOL_AGENT_* and the command line.
 
-A leaf that must not import other modules of the agent or do I/O.
+A leaf that must not do I/O.
 """
 
 import re
@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hotpool.api.names import LABEL_PATTERN, MAX_INTERVAL_SECONDS
 from hotpool.common.listen_address import ListenAddress
+from hotpool_agent.ip_addresses import MAX_ADDRESSES, checked_advertised
 
 _NAMESPACE: Final = re.compile(LABEL_PATTERN)
 _NAMESPACE_MAX: Final = 63
@@ -28,6 +29,13 @@ def _check_namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
         if len(name) > _NAMESPACE_MAX or not _NAMESPACE.fullmatch(name):
             raise ValueError(f"{name!r} is not a namespace name; give a list of names, separated by commas")
     return names
+
+
+def _check_advertised(texts: tuple[str, ...]) -> tuple[str, ...]:
+    addresses = tuple(dict.fromkeys(map(checked_advertised, texts)))
+    if len(addresses) > MAX_ADDRESSES:
+        raise ValueError(f"at most {MAX_ADDRESSES} addresses")
+    return addresses
 
 
 class Settings(BaseSettings):
@@ -61,3 +69,11 @@ class Settings(BaseSettings):
         tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_namespaces)
     ] = ()
     """Namespaces whose pods on this node are services, separated by commas. Empty: none."""
+    advertise: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_advertised)] = ()
+    """IP addresses at which clients reach the node, separated by commas, in place of those of the catalogue."""
+    host_network: bool = False
+    """True: the agent is a pod in the network of its Node."""
+    host_ips: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """status.hostIPs of the agent's pod, used with `host_network`."""
+    pod_ips: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """status.podIPs of the agent's pod, used without `host_network`."""

@@ -97,6 +97,22 @@ def test_helm_test_passes(release: Release) -> None:
     assert "Succeeded" in release.helm("test", "--timeout", "2m")
 
 
+def test_a_report_has_the_addresses_of_the_agents_pod_and_the_endpoint_of_the_services_pod(
+    release: Release, node: str
+) -> None:
+    """Kubelet passes the agent's addresses by the downward API; those of the service are in its pod's status."""
+    ips = {
+        name: [item["ip"] for item in release.get("pods", "-l", selector)["items"][0]["status"]["podIPs"]]
+        for name, selector in (("agent", "app.kubernetes.io/component=agent"), ("service", "app=whisper"))
+    }
+    report = release.get("nodecapability", node)["status"]["report"]
+    assert report["addresses"] == [{"ip": ip, "source": "Pod"} for ip in ips["agent"]]
+    (service,) = report["services"]
+    assert service["endpoint"] == {"addresses": ips["service"], "port": 8000, "appProtocol": None}
+    pod = release.get("pod", service["pod"]["name"])
+    assert service["pod"]["uid"] == pod["metadata"]["uid"]
+
+
 def test_readiness_of_a_pod_changes_membership(release: Release, node: str) -> None:
     python(release, "import os; os.unlink('/tmp/ready')")
     release.wait_for_members("speech", {})

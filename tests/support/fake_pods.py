@@ -15,7 +15,7 @@ SECONDS = "2026-01-01T00:00:{:02}Z"
 
 
 def pod(name: str, type_: str = "asr", *, node: str = "n1", ready: bool = True, **annotations: str) -> Json:
-    """Return a pod that runs on the node; `annotations`: keys without the prefix hotpool.dev/."""
+    """Return a pod that runs on the node; `annotations`: keys without hotpool.dev/, with _ for -."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -24,7 +24,7 @@ def pod(name: str, type_: str = "asr", *, node: str = "n1", ready: bool = True, 
             "uid": f"uid-{name}",
             "creationTimestamp": SECONDS.format(0),
             "labels": {"hotpool.dev/type": type_},
-            "annotations": {f"hotpool.dev/{key}": value for key, value in annotations.items()},
+            "annotations": {f"hotpool.dev/{key.replace('_', '-')}": value for key, value in annotations.items()},
         },
         "spec": {"nodeName": node, "containers": [{"name": "main", "image": "none"}]},
         "status": status(ready=ready),
@@ -36,6 +36,7 @@ def status(*, ready: bool, at: int = 9) -> Json:
     value = "True" if ready else "False"
     return {
         "phase": "Running",
+        "podIPs": [{"ip": "10.1.0.7"}, {"ip": "fd00:1::7"}],
         "conditions": [{"type": "Ready", "status": value, "lastTransitionTime": SECONDS.format(at)}],
         "containerStatuses": [
             {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SECONDS.format(5)}}}

@@ -38,6 +38,9 @@ GROUP: Final = ("hotpool.dev", "v1alpha1")
 _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
 
+_STATE_VARIABLE: Final = "HOTPOOL_AGENT_STATE_DIR"
+_ADVERTISE: Final = "HOTPOOL_AGENT_ADVERTISE"
+"""Address of every agent of the fleet: by default loopback, because its clients are on this machine, too."""
 _ANY_NAMESPACE: Final = "any-namespace"
 
 
@@ -188,7 +191,7 @@ class Fleet:
     @property
     def agent_environment(self) -> dict[str, str]:
         """Environment in which `hotpool-agent` finds this fleet's agents."""
-        return {"HOTPOOL_AGENT_STATE_DIR": str(self.folder / "agents")}
+        return {_STATE_VARIABLE: str(self.folder / "agents"), _ADVERTISE: os.environ.get(_ADVERTISE, "127.0.0.1")}
 
     def agent(self, node: str, *words: str) -> str:
         """Run a `hotpool-agent` command for a node's agent and return its output."""
@@ -268,8 +271,7 @@ class Fleet:
         atexit.unregister(self.close)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            for variable, value in self.agent_environment.items():
-                stack.callback(kill_marked, variable, value)
+            stack.callback(kill_marked, _STATE_VARIABLE, self.agent_environment[_STATE_VARIABLE])
             for process in reversed(self._started):
                 stack.callback(process.stop)
 

@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="address on which it listens")
     parser.add_argument("--type", default="any", help="shown by GET / only")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds before it listens")
     parser.add_argument("--health-status", type=int, default=200)
@@ -44,7 +45,8 @@ def main() -> int:
     time.sleep(options.start_delay)
     if options.exit_code is not None:
         return int(options.exit_code)
-    with socket.create_server(("127.0.0.1", options.port), backlog=64) as server:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.create_server((options.host, options.port), family=family, backlog=64) as server:
         while True:
             connection, _ = server.accept()
             with connection:

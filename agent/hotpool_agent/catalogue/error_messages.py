@@ -54,6 +54,8 @@ def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
         words = f"must match {context['pattern']}"
     elif kind == "string_too_long":
         words = f"must have at most {context['max_length']} characters"
+    elif kind == "too_long":
+        words = f"must have at most {context['max_length']} items"
     else:
         words = _WORDS.get(kind, item["msg"])
     return words if kind == "missing" else f"{words} (got {'nothing' if given is None else quoted(given)})"

@@ -13,7 +13,9 @@ from pydantic.alias_generators import to_camel
 
 from hotpool.api.capability import RuleKind
 from hotpool.api.meta import Label63
+from hotpool.api.names import SUBDOMAIN_PATTERN
 from hotpool_agent.catalogue.pair_syntax import normalise_pair
+from hotpool_agent.ip_addresses import MAX_ADDRESSES, checked_advertised
 
 COMMON_PROBE_KINDS: Final = ("http", "tcp", "exec", "grpc")
 """Kinds of probe of every service; fields of `Probe`."""
@@ -25,6 +27,9 @@ _UNIT: Final = re.compile(
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([-\w]*\w)?(\.[A-Za-z0-9_]([-\w]*\w)?)*\.?", re.ASCII)
 _HOST_MAX: Final = 253
+_PROTOCOL: Final = re.compile(r"[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?", re.ASCII)
+_PREFIX: Final = re.compile(SUBDOMAIN_PATTERN)
+_PROTOCOL_MAX: Final = 253
 
 
 def _within(low: float, high: float) -> Callable[[float], float]:
@@ -70,8 +75,18 @@ def _host(text: str) -> str:
         return text
 
 
+def app_protocol(text: str) -> str:
+    """Return an application protocol, in the form of a Service port. Raises ValueError."""
+    prefix, slash, name = text.rpartition("/")
+    if len(text) > _PROTOCOL_MAX or not _PROTOCOL.fullmatch(name) or (slash and not _PREFIX.fullmatch(prefix)):
+        raise ValueError("must be a protocol as in a Service port, for example http, grpc or kubernetes.io/ws")
+    return text
+
+
 Host = Annotated[str, AfterValidator(_host)]
 Pair = Annotated[str, AfterValidator(_pair)]
+AppProtocol = Annotated[str, AfterValidator(app_protocol)]
+AdvertisedAddress = Annotated[str, AfterValidator(checked_advertised)]
 UnitName = Annotated[str, AfterValidator(_unit)]
 # Strict mode only for scalars: YAML has lists, the models have tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
@@ -240,6 +255,8 @@ class ServiceSpec(Model):
     model: str | None = None
     version: str | None = None
     port: Port | None = None
+    app_protocol: AppProtocol | None = None
+    scope: Literal["node", "local"] = "node"
     heavy: bool = False
     auto_start: bool = False
     pre_stop_seconds: Pause = 1.0
@@ -256,11 +273,18 @@ class TypeRule(Model):
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = ()
 
 
+class Advertise(Model):
+    """IP addresses at which clients reach the node, in place of those that the agent finds."""
+
+    addresses: Annotated[tuple[AdvertisedAddress, ...], Field(strict=False, min_length=1, max_length=MAX_ADDRESSES)]
+
+
 class Catalogue(Model):
     """All services of one node, in the order in which they start."""
 
     version: Literal[1]
     on_agent_exit: Literal["stop", "keep"] = "stop"
+    advertise: Advertise | None = None
     types: dict[Label63, TypeRule] = {}
     services: Annotated[tuple[ServiceSpec, ...], Field(strict=False)] = ()
 

@@ -55,7 +55,8 @@ def status(*, identifier: str | None, node: str | None, output: OutputFormat) ->
     """Show the services and the connection to the cluster.
 
     Shows all services, or one, and why a service is not offered. Lines below the table: errors and last output of
-    services, age of the last report that the API server accepted, address of the metrics, and problems.
+    services, endpoints that differ from the port at the node's addresses, age of the last report that the API server
+    accepted, the node's addresses, address of the metrics, and problems.
     """
     response = send_request(node, protocol.Request(op="status", id=identifier))
     if output is OutputFormat.JSON:

@@ -24,11 +24,19 @@ _EXPLANATIONS: Final = {
     "NoRoom": "the report has no room for this pod",
 }
 """Reason why a running service is not offered → explanation. A reason that concerns all services has one line below."""
+_NO_ENDPOINT: Final = {
+    "LoopbackOnly": "it answers on loopback, and not at an address of this machine",
+    "Local": "the catalogue has scope: local",
+    "NoPort": "it has no port in the catalogue, or in the pod",
+    "NoAddress": "the node, or the pod, has no address",
+    "Unchecked": "it has not been connected to yet",
+}
+"""Reason why a running service has no endpoint → explanation."""
 _STYLES: Final = {"Running": "green", "Failed": "red", "Starting": "yellow", "Stopping": "yellow", "Stopped": "dim"}
 
 
 def show(status: dict[str, Any], console: Console | None = None) -> None:
-    """Print the services and their errors, the last accepted report, the metrics address and problems."""
+    """Print the services, their errors and endpoints, the last accepted report, addresses and problems."""
     console = console or _console()
     titles = ("ID", "TYPE", "STATE", "OFFERED", "SINCE", "PORT", "PID", "RESTARTS", "DESIRED")
     show_rows(titles, map(_row, status["services"]), console)
@@ -56,16 +64,30 @@ def _dropped(items: Sequence[str]) -> Iterator[str]:
 
 
 def _show_details(service: dict[str, Any], console: Console) -> None:
-    """Print why a service is not offered, or only in part, its last error, and the last output of a failed start."""
+    """Print why a service is not offered, or only in part, its endpoint, last error, and the last output."""
     reason = service.get("notOffered")
     if reason in _EXPLANATIONS:
         _show_line(service, f"not offered, {reason}: {_EXPLANATIONS[reason]}", console)
     if dropped := service.get("dropped"):
         _show_line(service, f"{dropped} invalid or too long items are left out of the report", console)
+    if (endpoint := _endpoint(service)) is not None:
+        _show_line(service, endpoint, console)
     if service["lastError"]:
         _show_line(service, service["lastError"], console)
     for line in service.get("lastOutput") or ():
         console.print(Text(_printable(f"    {line}"), style="dim"), soft_wrap=True)
+
+
+def _endpoint(service: dict[str, Any]) -> str | None:
+    """Return the endpoint if it is not PORT at the node's addresses, or the reason why there is none."""
+    # Both keys are absent from an agent of an older version.
+    if reason := service.get("endpointReason"):
+        return f"no endpoint, {reason}: {_NO_ENDPOINT.get(reason, 'see the documentation')}"
+    endpoint = service.get("endpoint")
+    if not endpoint or not endpoint["addresses"]:
+        return None
+    port = endpoint["port"]
+    return "endpoint " + ", ".join(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in endpoint["addresses"])
 
 
 def _show_line(service: dict[str, Any], text: str, console: Console) -> None:
@@ -92,11 +114,14 @@ def _console() -> Console:
 
 
 def _summary(status: dict[str, Any]) -> Text:
-    """Return two lines: the age of the last accepted report, and the address of the metrics."""
+    """Return lines: the age of the last accepted report, addresses for clients, and the address of the metrics."""
     accepted = status["acceptedAt"]
     last = f"last report accepted {ago(accepted, datetime.now(UTC))} ago" if accepted else "no report accepted yet"
     head = f"node {status['node']}, namespace {status['namespace']}: {last}"
-    return Text(f"{head}\nmetrics: http://{status['listening']}/metrics", style="dim")
+    # Absent from an agent of an older version.
+    addresses = ", ".join(f"{address['ip']} ({address['source']})" for address in status.get("addresses") or ())
+    clients = f"addresses for clients: {addresses or 'none'}\n" if "addresses" in status else ""
+    return Text(f"{head}\n{clients}metrics: http://{status['listening']}/metrics", style="dim")
 
 
 def _row(service: dict[str, Any]) -> tuple[Any, ...]:

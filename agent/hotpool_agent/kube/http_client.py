@@ -71,6 +71,11 @@ class KubeHttpClient:
         """The namespace of the fleet. Namespace and context stay as first read, even if the kubeconfig changes."""
         return self._target.namespace or ""
 
+    @property
+    def server(self) -> str | None:
+        """URL of the API server; None while the client is closed."""
+        return self._login.server if self._login else None
+
     async def open(self) -> None:
         """Read the login for the first time. Raises TargetError."""
         try:

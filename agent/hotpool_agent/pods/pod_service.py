@@ -6,12 +6,14 @@ rejected. Nothing raises.
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hotpool.api.names import LABEL_PATTERN
-from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec
+from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec, app_protocol
 from hotpool_agent.catalogue.pod_attributes import read_attributes
+from hotpool_agent.endpoints.service_endpoint import pod_endpoint
+from hotpool_agent.ip_addresses import canonical
 from hotpool_agent.json_access import Json, items, mapping, text
 from hotpool_agent.pods.pod_state import readiness
 from hotpool_agent.services.status import ServiceStatus
@@ -23,6 +25,7 @@ ATTRIBUTES: Final = "hotpool.dev/attributes"
 DEVICE: Final = "hotpool.dev/device"
 PORT: Final = "hotpool.dev/port"
 MODEL: Final = "hotpool.dev/model"
+APP_PROTOCOL: Final = "hotpool.dev/app-protocol"
 _GPU: Final = "/gpu"
 """Suffix of the extended resources for whole GPUs: nvidia.com/gpu, amd.com/gpu."""
 _WORD: Final = re.compile(LABEL_PATTERN)
@@ -69,8 +72,12 @@ def pod_service(namespace: str, pod: Json) -> Pod:
         restarts=current.restarts,
         last_error="; ".join(filter(None, (current.error, *annotations.problems))) or None,
         pod=f"{namespace}/{name}",
+        pod_uid=_uid(metadata),
         dropped=len(annotations.problems),
     )
+    if current.state == "Running":
+        found = pod_endpoint(spec, _addresses(pod))
+        status = replace(status, endpoint=found.endpoint, endpoint_reason=found.reason)
     return Pod(namespace, name, created, status)
 
 
@@ -124,6 +131,17 @@ class _Annotations:
         self._add_problem(MODEL, f"longer than {_TEXT_MAX} characters")
         return None
 
+    def app_protocol(self) -> str | None:
+        """Return the declared application protocol."""
+        value = self._text(APP_PROTOCOL)
+        if value is None:
+            return None
+        try:
+            return app_protocol(value)
+        except ValueError as error:
+            self._add_problem(APP_PROTOCOL, f"{error}, not {quoted(value)}")
+        return None
+
     def _text(self, key: str) -> str | None:
         value = self._annotations.get(key)
         if value is None:
@@ -151,8 +169,20 @@ def _spec(identifier: str, pod: Json, labels: Json, annotations: _Annotations) -
         # The API server limits a label's value to 63 characters.
         version=version[:_WORD_MAX] if version else None,
         port=annotations.port(containers),
+        appProtocol=annotations.app_protocol(),
         attributes=annotations.attributes(),
     )
+
+
+def _addresses(pod: Json) -> tuple[str, ...]:
+    """Return the pod's own addresses, those of its Node for a pod in the host's network."""
+    addresses = items(mapping(pod.get("status")).get("podIPs"))
+    return tuple(ip for item in addresses if (ip := canonical(text(item.get("ip")) or "")))
+
+
+def _uid(metadata: Json) -> str | None:
+    uid = representable(text(metadata.get("uid")) or "")
+    return uid if uid and len(uid) <= _WORD_MAX else None
 
 
 def _requests_gpu(container: Json) -> bool:

@@ -90,7 +90,8 @@ def minimal(whole: Report, reason: MinimalReason) -> ReportContent:
     unready = tuple(
         TypeCapability(type=capability.type, ready=False, reason=reason) for capability in whole.capabilities
     )
-    bare = whole.model_copy(update={"services": (), "capabilities": unready, "platform": None, "hardware": None})
+    left_out = {"services": (), "addresses": (), "platform": None, "hardware": None}
+    bare = whole.model_copy(update={"capabilities": unready, **left_out})
     return replace(with_digest(bare), minimal=reason)
 
 
@@ -176,6 +177,14 @@ def _capability_tuples(report: Report) -> Iterable[tuple[str, ...]]:
         if service.id in ready:
             yield ("service", service.type, service.id)
             yield from _service_tuples(service)
+            yield from _endpoint_tuples(report, service)
+
+
+def _endpoint_tuples(report: Report, service: Service) -> Iterable[tuple[str, ...]]:
+    """Yield one tuple for each place to connect to: another port or protocol withdraws the former place."""
+    if endpoint := service.endpoint:
+        for ip in endpoint.addresses or [address.ip for address in report.addresses]:
+            yield ("endpoint", service.id, ip, str(endpoint.port), endpoint.app_protocol or "")
 
 
 def _service_tuples(service: Service) -> Iterable[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from hotpool.api.capability import (
     MAX_VALUES,
     REPORT_BYTES,
     Attribute,
+    PodReference,
     Report,
     Service,
     TranslationRule,
@@ -159,7 +160,17 @@ def _bounded(status: ServiceStatus, dropped: DropCounter) -> Service:
             (_rule(rule, dropped, place) for rule in spec.attributes.rules), MAX_RULES, f"{place}: rules"
         ),
         attributes=_attributes(spec, dropped),
+        endpoint=status.endpoint,
+        endpoint_reason=status.endpoint_reason,
+        pod=_pod(status),
     )
+
+
+def _pod(status: "ServiceStatus") -> PodReference | None:
+    if status.pod is None or status.pod_uid is None:
+        return None
+    namespace, _, name = status.pod.partition("/")
+    return PodReference(namespace=namespace, name=name, uid=status.pod_uid)
 
 
 def _languages(codes: Iterable[str], dropped: DropCounter, place: str) -> tuple[str, ...]:
@@ -211,7 +222,14 @@ def _without_error(service: Service) -> Service:
 def _without_details(service: Service) -> Service:
     if service.state == "Running":
         return service
-    stripped: dict[str, Any] = {"languages": (), "rules": (), "attributes": (), "model": None, "version": None}
+    stripped: dict[str, Any] = {
+        "languages": (),
+        "rules": (),
+        "attributes": (),
+        "model": None,
+        "version": None,
+        "pod": None,
+    }
     return service.model_copy(update=stripped)
 
 

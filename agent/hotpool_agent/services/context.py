@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hotpool_agent.endpoints.checker import EndpointChecker
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.services.start_queue import StartQueue
@@ -18,6 +19,7 @@ class ServiceContext:
     base: Path
     """Folder to which `workingDir` is relative."""
     prober: Prober
+    endpoints: EndpointChecker
     reporting: Reporting
     store: StateStore
     start_queue: StartQueue

@@ -96,6 +96,7 @@ class ServiceController:
     def revise(self, spec: ServiceSpec) -> None:
         """Apply a changed catalogue entry that needs no new process (`launch_digest` is the same)."""
         before, self.spec = self.spec, spec
+        self._follow_endpoint()
         if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
             self.handle(events.Revised(spec.heavy))
 
@@ -111,6 +112,7 @@ class ServiceController:
     def status(self) -> ServiceStatus:
         """Return the current status."""
         now, supervised = self.machine, not self.machine.observed
+        endpoint, endpoint_reason = self._context.endpoints.endpoint(self.spec, now.state)
         return ServiceStatus(
             spec=self.spec,
             state=now.state,
@@ -126,6 +128,8 @@ class ServiceController:
             restarts=now.restarts,
             request_id=self.stored.acted[1] if self.stored.acted else None,
             flapping=self._flaps.seconds_left() is not None,
+            endpoint=endpoint,
+            endpoint_reason=endpoint_reason,
         )
 
     def remember(self, table: ProcessTable) -> None:
@@ -139,6 +143,7 @@ class ServiceController:
 
     async def close(self) -> Process | None:
         """Cancel the tasks; processes keep running. Return the process that has not ended."""
+        self._context.endpoints.leave(self.spec.id)
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -151,6 +156,7 @@ class ServiceController:
         if self.machine != before:
             if self.machine.state != before.state:
                 self._guard(lambda: self._on_state_change(before))
+                self._guard(self._follow_endpoint)
             # Notify the reporter before the actions: a withdrawal must not wait for them.
             self._guard(self._context.reporting.changed)
             self.notifier.notify()
@@ -174,6 +180,9 @@ class ServiceController:
         if state == "Stopped":
             self._flaps.reset_failures()
         _LOG.info("service state changed", id=self.spec.id, state=state, error=self.machine.last_error)
+
+    def _follow_endpoint(self) -> None:
+        self._context.endpoints.follow(self.spec, self.machine.state)
 
     def _on_outage(self, before: Machine) -> None:
         self._flaps.ended(before, self.machine)

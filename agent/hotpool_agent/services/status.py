@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hotpool.api.capability import ServiceState
+from hotpool.api.capability import EndpointReason, ServiceEndpoint, ServiceState
 from hotpool_agent.catalogue.model import ServiceSpec
 
 
@@ -28,5 +28,10 @@ class ServiceStatus:
     """True while flap damping keeps the service not ready, even if it runs (requirement A7)."""
     pod: str | None = None
     """NAMESPACE/NAME of its pod; None for an entry of the catalogue."""
+    pod_uid: str | None = None
+    """metadata.uid of its pod."""
+    endpoint: ServiceEndpoint | None = None
+    endpoint_reason: EndpointReason | None = None
+    """Reason why the service has no endpoint though it runs."""
     dropped: int = 0
     """Number of its annotations that are ignored because they cannot be read."""

@@ -106,6 +106,18 @@ imagePullSecrets: {{- range . }}
 {{ include "hotpool.text" (.Values.redis.builtin.existingSecret | default "hotpool-redis") }}
 {{- end }}
 
+{{/* JSON list of the ports of the catalogue's services that are for remote clients. */}}
+{{- define "hotpool.cataloguePorts" -}}
+{{- $ports := list -}}
+{{- range (.Values.agent.catalogue | default dict).services -}}
+{{- if and (kindIs "map" .) (ne (toString .scope) "local") -}}
+{{- $port := include "hotpool.text" (.port | default "") -}}
+{{- if regexMatch "^[0-9]+$" $port }}{{ $ports = append $ports (int $port) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{ $ports | uniq | toJson }}
+{{- end }}
+
 {{/* JSON list of the namespaces whose pods can be services. */}}
 {{- define "hotpool.podNamespaces" -}}
 {{- $names := list .Release.Namespace -}}

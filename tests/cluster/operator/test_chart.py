@@ -53,8 +53,9 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
     },
     "catalogue": {
         "agent": {
-            "catalogue": {"services": [{"id": "llm", "type": "llm", "observe": {"tcp": {"port": 8000}}}]},
+            "catalogue": {"services": [{"id": "llm", "type": "llm", "port": 8000, "observe": {"tcp": {}}}]},
             "podNamespaces": ["default"],
+            "clientsFrom": [{"podSelector": {}}],
         }
     },
     "viewers": {"viewer": {"subjects": [{"kind": "Group", "name": "speech", "apiGroup": "rbac.authorization.k8s.io"}]}},

@@ -30,7 +30,9 @@ EFFECTS: Final[dict[str, tuple[Any, str]]] = {
     "operator.affinity": ({"nodeAffinity": {"mark": "mark-4"}}, '"mark": "mark-4"'),
     "operator.priorityClassName": ("mark-5", '"priorityClassName": "mark-5"'),
     "agent.podNamespaces": (["mark-6"], '"speech,mark-6"'),
-    "agent.catalogue": ({"services": ["mark-7"]}, "mark-7"),
+    "agent.catalogue": ({"services": [{"id": "mark-7", "port": 8007}]}, "mark-7"),
+    "agent.clientsFrom": ([{"podSelector": {"matchLabels": {"a": "mark-32"}}}], '"a": "mark-32"'),
+    "agent.hostNetwork": (True, '"dnsPolicy": "ClusterFirstWithHostNet"'),
     "agent.shareProcessNamespace": (True, '"shareProcessNamespace": true'),
     "agent.intervalSeconds": (7, '"HOTPOOL_AGENT_INTERVAL", "value": "7"'),
     "agent.resources": ({"limits": {"memory": "602Mi"}}, '"602Mi"'),
@@ -143,6 +145,47 @@ def test_every_switch_adds_and_removes_its_objects() -> None:
         assert found & kinds == expected
 
 
+PEER: Final = {"podSelector": {"matchLabels": {"app": "gateway"}}}
+
+
+@pytest.mark.parametrize(
+    ("services", "ports"),
+    [
+        (
+            [{"id": "a", "port": 8000}, {"id": "b", "port": 8001, "scope": "node"}, {"id": "c", "port": 8000}],
+            [8000, 8001],
+        ),
+        ([{"id": "a", "port": 8000, "scope": "local"}, {"id": "b"}, {"id": "c", "port": 65535}], [65535]),
+        ([{"id": "a", "port": 8000, "scope": "local"}, {"id": "b"}], []),
+    ],
+)
+def test_the_clients_of_agents_reach_the_ports_of_the_catalogue_and_no_other(
+    services: list[dict[str, Any]], ports: list[int]
+) -> None:
+    """A rule without ports would open all of them."""
+    values = {"agent": {"catalogue": {"services": services}, "clientsFrom": [PEER]}}
+    (policy,) = [
+        item["spec"]
+        for item in render("speech", values)
+        if (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "hotpool-agent")
+    ]
+    opened = [{"port": port, "protocol": "TCP"} for port in ports]
+    assert policy.get("ingress", []) == ([{"ports": opened, "from": [PEER]}] if ports else [])
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_an_agent_knows_its_addresses_by_the_downward_api(*, host: bool) -> None:
+    (agent,) = [item for item in render("speech", {"agent": {"hostNetwork": host}}) if item["kind"] == "DaemonSet"]
+    pod = agent["spec"]["template"]["spec"]
+    variables = {item["name"]: item for item in pod["containers"][0]["env"]}
+    paths = {
+        name: item["valueFrom"]["fieldRef"]["fieldPath"] for name, item in variables.items() if "valueFrom" in item
+    }
+    assert (paths["HOTPOOL_AGENT_POD_IPS"], paths["HOTPOOL_AGENT_HOST_IPS"]) == ("status.podIPs", "status.hostIPs")
+    assert ("HOTPOOL_AGENT_HOST_NETWORK" in variables) == host
+    assert pod.get("hostNetwork", False) == host
+
+
 def test_monitors_of_agents_need_agents() -> None:
     values = {"agent": {"enabled": False}, "monitoring": {"serviceMonitor": {"enabled": True}}}
     kinds = {item["kind"] for item in render("speech", values)}
@@ -177,6 +220,11 @@ URL: Final = {"redis.url": "redis://redis.example"}
         (URL | {"redis.existingSecret": "a", "redis.sentinelPasswordKey": "b"}, {"redis.sentinels"}),
         (URL | {"redis.cluster": True, "redis.sentinels": ["a:1"]}, {"redis.cluster", "redis.sentinels"}),
         ({"redis.url": "redis.example:6379"}, {"redis.url"}),
+        ({"agent.clientsFrom": [{}], "agent.catalogue": {}}, {"agent.clientsFrom", "agent.catalogue"}),
+        (
+            {"agent.clientsFrom": [{}], "agent.catalogue": {"services": []}, "networkPolicy.enabled": False},
+            {"agent.clientsFrom", "networkPolicy.enabled"},
+        ),
         ({"enabled": False}, {"enabled"}),
         ({"image.tag": 1.1}, {"image.tag"}),
         ({"agent.nodeSelector": {"version": 1.1}}, {"agent.nodeSelector.version"}),

@@ -121,6 +121,7 @@ class Commands:
             "HOTPOOL_AGENT_ANNOUNCE_SECONDS": "0.05",
             "HOTPOOL_AGENT_STOP_SECONDS": "0.5",
             "HOTPOOL_AGENT_LISTEN": "127.0.0.1:0",
+            "HOTPOOL_AGENT_ADVERTISE": os.environ["HOTPOOL_AGENT_ADVERTISE"],
         }
         self.catalogue = folder / "node.yaml"
         self.catalogue.write_text(

@@ -15,6 +15,7 @@ from localfleet.kind import REPOSITORY
 WHOLE = """\
 version: 1
 onAgentExit: stop
+advertise: {addresses: [10.0.3.7, "2001:DB8::7"]}
 types:
   asr: {devices: [gpu, cpu]}
 services:
@@ -24,6 +25,8 @@ services:
   model: large-v3
   version: 1.4.2
   port: 6007
+  appProtocol: kubernetes.io/ws
+  scope: local
   heavy: true
   autoStart: true
   attributes: {languages: [zh, en, no], tier: [gold]}
@@ -59,6 +62,10 @@ def test_a_whole_catalogue_is_read() -> None:
     catalogue = parse_catalogue(WHOLE, "c.yaml")
     first, second = catalogue.services
     assert (first.id, first.port, first.heavy, first.auto_start) == ("faster-whisper", 6007, True, True)
+    assert (first.app_protocol, first.scope) == ("kubernetes.io/ws", "local")
+    assert (second.app_protocol, second.scope) == (None, "node")
+    assert catalogue.advertise
+    assert catalogue.advertise.addresses == ("10.0.3.7", "2001:db8::7")
     assert first.attributes.languages == ("zh", "en", "no")
     assert first.attributes.others() == {"tier": ("gold",)}
     assert first.run is not None
@@ -140,6 +147,9 @@ def test_every_error_is_reported_at_once_with_line_and_field() -> None:
         ),
         ("run: {command: [x]}\nlive: {grpc: {}}", "services[0].live.grpc: needs a port"),
         ("observe: {file: {path: x}, failures: 0}", "services[0].observe.failures: must be 1..100 (got 0)"),
+        ("scope: remote\nrun: {command: [x]}", "services[0].scope: must be 'node' or 'local' (got 'remote')"),
+        ("appProtocol: a/b/c\nrun: {command: [x]}", "services[0].appProtocol: must be a protocol as in a Service port"),
+        ("appProtocol: '-'\nrun: {command: [x]}", "services[0].appProtocol: must be a"),
         ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
     ],
 )
@@ -201,6 +211,17 @@ def documented(page: str) -> Catalogue:
         ("version: 2\n", "c.yaml:1: version: must be 1 (got 2)"),
         ("services: []\n", "c.yaml:1: version: is required"),
         ("version: 1\nonAgentExit: go\n", "c.yaml:2: onAgentExit: must be"),
+        ("version: 1\nadvertise: {}\n", "c.yaml:2: advertise.addresses: is required"),
+        ("version: 1\nadvertise: {addresses: []}\n", "c.yaml:2: advertise.addresses: must not be empty (got [])"),
+        (
+            "version: 1\nadvertise: {addresses: [10.0.0.1, 10.0.0.1:80]}\n",
+            "c.yaml:2: advertise.addresses[1]: must be an IP address, without a zone, port or prefix length (got",
+        ),
+        ("version: 1\nadvertise: {addresses: [169.254.0.1]}\n", "advertise.addresses[0]: no client can connect to a"),
+        (
+            "version: 1\nadvertise: {addresses: [10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5]}\n",
+            "c.yaml:2: advertise.addresses: must have at most 4 items",
+        ),
         ("version: 1\nsevices: []\n", "c.yaml:2: sevices: unknown field; did you mean 'services'?"),
     ],
 )

@@ -1,11 +1,12 @@
 """The table of `hotpool-agent status` (requirements A3, F5)."""
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
 
+from hotpool.api.capability import EndpointReason
 from hotpool_agent.cli import tables
 
 LONG: dict[str, Any] = {
@@ -48,6 +49,25 @@ def test_a_running_service_that_is_not_offered_has_a_line_with_the_reason(reason
     assert lines[2].startswith(f"s: not offered, {reason}: ")
 
 
+@pytest.mark.parametrize("reason", [*get_args(EndpointReason), "OfTheFuture"])
+def test_a_service_without_an_endpoint_has_a_line_with_the_reason(reason: str) -> None:
+    lines = shown(LONG | {"id": "s", "state": "Running", "endpoint": None, "endpointReason": reason})
+    assert lines[2].startswith(f"s: no endpoint, {reason}: ")
+    assert ("see the documentation" in lines[2]) == (reason == "OfTheFuture")
+
+
+def test_an_endpoint_has_a_line_where_it_is_not_at_the_nodes_addresses() -> None:
+    endpoint: dict[str, Any] = {"addresses": ["10.1.0.7", "fd00:1::7"], "port": 8000, "appProtocol": None}
+    running = LONG | {"id": "s", "state": "Running", "endpoint": endpoint, "endpointReason": None}
+    addresses = [{"ip": "10.0.3.7", "source": "Route"}, {"ip": "fd00::7", "source": "Route"}]
+    lines = shown(running, addresses=addresses)
+    assert lines[2] == "s: endpoint 10.1.0.7:8000, [fd00:1::7]:8000"
+    assert "addresses for clients: 10.0.3.7 (Route), fd00::7 (Route)" in lines
+    lines = shown(running | {"endpoint": endpoint | {"addresses": []}}, addresses=[])
+    assert not [line for line in lines if line.startswith("s: endpoint")]
+    assert "addresses for clients: none" in lines
+
+
 def test_dropped_items_are_counted() -> None:
     lines = shown(LONG | {"id": "s", "state": "Running", "notOffered": None, "dropped": 2})
     assert lines[1].split()[3] == "yes"
@@ -79,7 +99,9 @@ def test_a_drain_has_a_line() -> None:
 
 def test_an_agent_of_an_older_version_has_no_reasons() -> None:
     old = {key: value for key, value in LONG.items() if key not in {"notOffered", "dropped"}}
-    assert shown(old | {"id": "s"})[1].split()[2:4] == ["Starting", "-"]
+    lines = shown(old | {"id": "s"})
+    assert lines[1].split()[2:4] == ["Starting", "-"]
+    assert not [line for line in lines if "endpoint" in line or "addresses" in line]
 
 
 def test_an_ascii_terminal_gets_ascii() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.fake_pods import SECONDS, pod, status
 from tests.support.pod_services import BLANK_REPORT, EMPTY_CATALOGUE, service_of
 
-from hotpool.api.capability import Report
+from hotpool.api.capability import Report, ServiceEndpoint
 from hotpool_agent.catalogue.model import ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import MAX_CHARACTERS
 from hotpool_agent.pods.pod_registry import PodRegistry
@@ -108,6 +108,34 @@ def test_missing_annotations_have_defaults_and_present_ones_win() -> None:
     assert (service_of(value).spec.device, service_of(value).spec.port) == (None, None)
 
 
+LISTENS: Json = {"ports": [{"containerPort": 8}]}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "containers", "expected"),
+    [
+        ([{"ip": "10.1.0.7"}, {"ip": "FD00:1::7"}], [LISTENS], (("10.1.0.7", "fd00:1::7"), 8)),
+        ([{"ip": "10.1.0.7"}], [{}], "NoPort"),
+        ([], [LISTENS], "NoAddress"),
+        ([{"ip": "x"}, {}, 5], [LISTENS], "NoAddress"),
+    ],
+)
+def test_the_endpoint_of_a_pod_has_its_own_addresses(
+    addresses: list[Any], containers: list[Json], expected: Any
+) -> None:
+    value = pod("a")
+    value["spec"]["containers"], value["status"]["podIPs"] = containers, addresses
+    found = service_of(value)
+    endpoint = found.endpoint
+    assert ((endpoint.addresses, endpoint.port) if endpoint else found.endpoint_reason) == expected
+    assert (found.pod, found.pod_uid) == ("speech/a", "uid-a")
+
+
+def test_a_pod_that_does_not_run_has_no_endpoint_and_no_reason_for_that() -> None:
+    found = service_of(pod("a", ready=False, port="8"))
+    assert (found.endpoint, found.endpoint_reason) == (None, None)
+
+
 PLAIN = {"languages": ["zh", "en"], "rules": [{"kind": "any_to_en"}], "tier": ["a"]}
 
 
@@ -130,6 +158,7 @@ def test_the_example_of_the_docs_is_read_as_described() -> None:
     assert (found.state, found.last_error, found.dropped) == ("Running", None, 0)
     assert (spec.type, spec.version, spec.model, spec.port, spec.device) == ("asr", "2.1", "large-v3", 8000, "gpu")
     assert (spec.attributes.languages, spec.attributes.others()) == (("en", "zh"), {"tier": ("gold",)})
+    assert found.endpoint == ServiceEndpoint(addresses=("10.1.0.7", "fd00:1::7"), port=8000, app_protocol="http")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +177,7 @@ def test_the_example_of_the_docs_is_read_as_described() -> None:
         ("port", "70000", "must be 1..65535"),
         ("port", "9" * 5000, "must be 1..65535"),
         ("model", "m" * 254, "longer than 253"),
+        ("app-protocol", "ws://", "must be a protocol as in a Service port"),
     ],
 )
 def test_an_invalid_annotation_is_ignored_and_reported(key: str, text: str, message: str) -> None:
@@ -188,6 +218,7 @@ def _walk(value: Any, path: tuple[str | int, ...] = ()) -> None:
 
 
 FULL = pod("a", attributes="languages: [en]", device="gpu", port="8", model="m")
+FULL["metadata"]["annotations"]["hotpool.dev/app-protocol"] = "kubernetes.io/ws"
 FULL["metadata"] |= {"deletionTimestamp": SECONDS.format(40), "deletionGracePeriodSeconds": 30}
 FULL["spec"]["containers"][0] |= {"ports": [{"containerPort": 1}], "resources": {"limits": {"a/gpu": "1"}}}
 FULL["status"]["initContainerStatuses"] = [waiting("CrashLoopBackOff", last=KILLED)]

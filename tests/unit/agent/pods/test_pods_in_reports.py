@@ -131,11 +131,34 @@ def test_pods_take_no_room_from_the_catalogue() -> None:
         (pod("a", attributes="languages: ["), Change.WITHDRAWAL),
         (pod("a", ready=False, attributes="languages: [en]"), Change.WITHDRAWAL),
         (pod("a", attributes="languages: [en]", model="m"), Change.NEUTRAL),
+        (pod("a", attributes="languages: [en]", port="8"), Change.GAIN),
     ],
 )
 def test_a_pods_change_is_a_gain_a_withdrawal_or_neutral(after: Json, expected: Change) -> None:
-    before = build(EMPTY_CATALOGUE, [service_of(pod("a", attributes="languages: [en]"))], BLANK_REPORT, leaving=False)
-    assert classify(before, build(EMPTY_CATALOGUE, [service_of(after)], BLANK_REPORT, leaving=False)) is expected
+    assert classify(reported(pod("a", attributes="languages: [en]")), reported(after)) is expected
+
+
+def with_address(value: Json, *ips: str) -> Json:
+    value["status"]["podIPs"] = [{"ip": ip} for ip in ips]
+    return value
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pod("a", port="9"),
+        pod("a"),
+        pod("a", port="8", app_protocol="grpc"),
+        with_address(pod("a", port="8"), "10.1.0.8"),
+        with_address(pod("a", port="8")),
+    ],
+)
+def test_a_pods_changed_place_to_connect_to_is_a_withdrawal(after: Json) -> None:
+    assert classify(reported(pod("a", port="8")), reported(after)) is Change.WITHDRAWAL
+
+
+def reported(value: Json) -> ReportContent:
+    return build(EMPTY_CATALOGUE, [service_of(value)], BLANK_REPORT, leaving=False)
 
 
 def token(claims: Any) -> str:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.pod_services import BLANK_REPORT
 
-from hotpool.api.capability import MAX_SERVICES, REPORT_BYTES, Report, ServiceState, TypeCapability
+from hotpool.api.capability import (
+    MAX_SERVICES,
+    REPORT_BYTES,
+    NodeAddress,
+    Report,
+    ServiceEndpoint,
+    ServiceState,
+    TypeCapability,
+)
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec, TypeRule
 from hotpool_agent.reporting.report_builder import (
     Change,
@@ -175,6 +183,57 @@ def test_a_change_is_a_gain_a_withdrawal_or_neutral(
     assert classify(report(*before), report(*after)) is expected
 
 
+def at(*ips: str, port: int = 1, protocol: str | None = None, **more: Any) -> ServiceStatus:
+    """Return a service with an endpoint at these addresses of its own."""
+    endpoint = ServiceEndpoint(addresses=ips, port=port, app_protocol=protocol)
+    return replace(snapshot("a"), endpoint=endpoint, **more)
+
+
+def reachable(status: ServiceStatus, *ips: str) -> ReportContent:
+    """Return the report of a service on a node with these addresses."""
+    addresses = tuple(NodeAddress(ip=ip, source="Route") for ip in ips)
+    catalogue = Catalogue(version=1, services=(status.spec,))
+    return build(catalogue, [status], BLANK_REPORT.model_copy(update={"addresses": addresses}), leaving=False)
+
+
+WITHOUT = replace(snapshot("a"), endpoint_reason="LoopbackOnly")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (reachable(WITHOUT, "10.0.0.1"), reachable(at(), "10.0.0.1"), Change.GAIN),
+        (reachable(at(), "10.0.0.1"), reachable(WITHOUT, "10.0.0.1"), Change.WITHDRAWAL),
+        (reachable(at(), "10.0.0.1"), reachable(at(port=2), "10.0.0.1"), Change.WITHDRAWAL),
+        (reachable(at(), "10.0.0.1"), reachable(at(protocol="grpc"), "10.0.0.1"), Change.WITHDRAWAL),
+        (reachable(at(), "10.0.0.1"), reachable(at(), "10.0.0.2"), Change.WITHDRAWAL),
+        (reachable(at(), "10.0.0.1"), reachable(at()), Change.WITHDRAWAL),
+        (reachable(at(), "10.0.0.1", "fd00::1"), reachable(at("10.0.0.1"), "10.0.0.1", "fd00::1"), Change.WITHDRAWAL),
+        (reachable(at("10.0.0.1"), "10.0.0.1", "fd00::1"), reachable(at(), "10.0.0.1", "fd00::1"), Change.GAIN),
+        (reachable(at("10.1.0.7")), reachable(at("10.1.0.8")), Change.WITHDRAWAL),
+        (reachable(at(), "10.0.0.1", "10.0.0.2"), reachable(at(), "10.0.0.2", "10.0.0.1"), Change.NEUTRAL),
+        (reachable(WITHOUT), reachable(replace(WITHOUT, endpoint_reason="NoPort")), Change.NEUTRAL),
+        (reachable(WITHOUT), reachable(WITHOUT, "10.0.0.1"), Change.NEUTRAL),
+    ],
+)
+def test_a_changed_place_to_connect_to_is_a_withdrawal_and_a_new_one_a_gain(
+    before: ReportContent, after: ReportContent, expected: Change
+) -> None:
+    assert classify(before, after) is expected
+
+
+def test_the_endpoint_of_a_service_that_is_not_offered_is_no_gain() -> None:
+    flapping = replace(at("10.0.0.1"), flapping=True)
+    assert classify(report(replace(flapping, endpoint=None)), report(flapping)) is Change.NEUTRAL
+
+
+def test_a_pod_is_named_with_its_uid() -> None:
+    found = report(replace(of_pod("x"), pod_uid="u1")).report.services[0].pod
+    assert found
+    assert (found.namespace, found.name, found.uid) == ("speech", "p", "u1")
+    assert report(of_pod("x")).report.services[0].pod is None
+
+
 def test_leaving_is_a_withdrawal() -> None:
     assert (
         classify(report(snapshot("a", "Stopped")), report(snapshot("a", "Stopped"), leaving=True)) is Change.WITHDRAWAL
@@ -248,8 +307,10 @@ def test_a_report_within_the_limit_is_not_changed() -> None:
 
 
 def test_the_minimal_report_has_no_ready_type() -> None:
-    small = minimal(report(snapshot("a"), snapshot("b", type_="nmt")).report, "ReportRejected")
-    assert small.report.services == ()
+    whole = report(snapshot("a"), snapshot("b", type_="nmt")).report
+    addresses = (NodeAddress(ip="10.0.0.1", source="Route"),)
+    small = minimal(whole.model_copy(update={"addresses": addresses}), "ReportRejected")
+    assert (small.report.services, small.report.addresses) == ((), ())
     assert {(item.ready, item.reason) for item in small.report.capabilities} == {(False, "ReportRejected")}
 
 

@@ -1,0 +1,1 @@
+"""Addresses of the node, and endpoints of its services (requirement B13)."""
