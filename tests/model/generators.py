@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.model.expected_state import is_paused
-from tests.model.membership import candidate_keys, matches, pool_keys
+from tests.model.membership import candidate_keys, pool_keys
 from tests.support.simulated_fleet import now
 
 from hotpool.core.model import Kind
@@ -122,9 +122,10 @@ class GeneratorChecks:
         pool = {"spec": {**template, "requires": {"matchAll": True}} if empty else template}
         candidates: set[Key] = set()
         joined: list[set[Key]] = []
+        matching = {name for name, _ in self.simulation.expected.matching_nodes(pool)}
         for name, entry in self.simulation.expected.nodes.items():
             node = self.simulation.expected.joined(name)
-            if node and entry.state in {"Live", "Suspect"} and matches(pool, node):
+            if node and entry.state in {"Live", "Suspect"} and name in matching:
                 candidates |= candidate_keys(spec["rule"], node["status"]["report"], name)
                 joined.append(pool_keys(spec["rule"], node["status"]["report"], name))
         return {key: sum(key in one for one in joined) for key in candidates}
