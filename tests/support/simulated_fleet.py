@@ -166,6 +166,8 @@ class FakeApi:
         self.pod_fault: Callable[[str], BaseException | None] = lambda _name: None
         """Function of `fleet/p`; the exception it returns is raised instead of the answer to a GET of the pod."""
         self.pod_reads: list[str] = []
+        self.pod_delay = 0.0
+        """Seconds that each GET of a pod takes."""
         self.events: list[tuple[float, Json]] = []
         """Simulated seconds and Event."""
         self.event_fault: Callable[[], BaseException | None] = lambda: None
@@ -291,7 +293,7 @@ class FakeApi:
             self._raise_fault("get", Kind.NODE, "")
             return {}
         if found := re.fullmatch("/api/v1/namespaces/([^/]+)/pods/([^/]+)", url.path):
-            return self._pod("/".join(found.groups()))
+            return await self._pod("/".join(found.groups()))
         head, _, tail = unquote(url.path).partition("/namespaces/fleet/")
         plural, name, part = [*(tail or head.removeprefix("/api/v1/")).split("/"), "", ""][:3]
         match method, plural:
@@ -313,9 +315,10 @@ class FakeApi:
                 patch = self.patch_status if part == "status" else self.patch
                 return await patch(Kind(plural), name, body, apply=apply)
 
-    def _pod(self, name: str) -> Json:
+    async def _pod(self, name: str) -> Json:
         """Return a pod, or raise 404."""
         self.pod_reads.append(name)
+        await asyncio.sleep(self.pod_delay)
         if error := self.pod_fault(name):
             raise error
         if name not in self.pods:
