@@ -18,6 +18,9 @@ _ANY: Final = AddressPolicy(allow_loopback=True)
 
 def with_stored_endpoints(view: NodeView) -> NodeView:
     """Return the view with the endpoints that the stored conditions leave of the claims."""
+    report = view.node.report
+    if report is None or report.leaving:
+        return replace(view, endpoints={}, address_problems=())
     problems = tuple(_stored_problems(view.node.conditions))
     unusable = {problem[:3] for problem in problems}
     usable: dict[str, list[Claim]] = {}
