@@ -216,7 +216,7 @@ class Operator:
             name = self._settings.namespace
             create = f"create it (kubectl create namespace {name})"
             raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
-        self._cache.endpoints.policy = await _when_available(self._addresses.read)
+        self._cache.endpoints.policy = await self._addresses.read()
         return True
 
     async def _work(self) -> None:

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hotpool.common.cidrs import Network, parse_cidrs
+from hotpool.common.cidrs import Network, parse_cidrs, parse_names
 from hotpool.common.listen_address import ListenAddress
 
 Cidrs = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_cidrs)]
 """CIDRs, separated by commas."""
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda text: tuple(filter(None, text.split(","))))]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_names)]
 """Names, separated by commas."""
 
 

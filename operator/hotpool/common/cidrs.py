@@ -1,4 +1,4 @@
-"""CIDRs in settings."""
+"""Lists in settings: names and CIDRs, separated by commas."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -6,9 +6,14 @@ from typing import Any
 Network = IPv4Network | IPv6Network
 
 
+def parse_names(value: Any) -> Any:
+    """Return the items of a text, and any other value, such as a default, as it is."""
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
 def parse_cidrs(value: Any) -> tuple[Network, ...]:
-    """Return the networks of a text, separated by commas. Raises ValueError that names the first bad one."""
-    return tuple(_parsed(item.strip()) for item in value.split(",") if item.strip())
+    """Return the networks of a text, as `parse_names`. Raises ValueError that names the first bad one."""
+    return tuple(_parsed(item) if isinstance(item, str) else item for item in parse_names(value))
 
 
 def _parsed(text: str) -> Network:

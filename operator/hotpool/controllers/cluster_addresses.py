@@ -19,8 +19,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS: Final = 300.0
-_FORBIDDEN: Final = 403
-_NOT_FOUND: Final = 404
+RETRY_SECONDS: Final = 10.0
+_REFUSALS: Final = frozenset({403, 404})
+"""Status without the right to list ServiceCIDRs, and of an API server that does not have them."""
 
 
 class ClusterAddresses:
@@ -32,20 +33,8 @@ class ClusterAddresses:
         self._ranges: tuple[Network, ...] = ()
         self._servers: frozenset[tuple[str, int]] = frozenset()
         self._warned = False
-
-    async def read(self) -> AddressPolicy:
-        """Return the policy of now. What cannot be read stays as it was. Raises ApiUnavailable without a response."""
-        ranges = await self._readable(self._facts.service_cidrs)
-        if ranges is not None:
-            self._ranges = ranges
-        elif not (self._settings.service_cidrs or self._warned):
-            self._warned = True
-            log.warning(
-                "the ranges of Services are not known, so that an agent may claim the address of one",
-                advice="set endpoints.serviceCIDRs, or let this account list servicecidrs.networking.k8s.io",
-            )
-        self._servers |= await self._readable(self._facts.api_servers) or frozenset()
-        return self.policy
+        self._retry = False
+        """True if the last read failed without a refusal."""
 
     @property
     def policy(self) -> AddressPolicy:
@@ -56,23 +45,34 @@ class ClusterAddresses:
             api_servers=self._servers,
         )
 
+    async def read(self) -> AddressPolicy:
+        """Return the policy of now. What cannot be read stays as it was, so that it delays nothing."""
+        self._retry = False
+        ranges = await self._readable(self._facts.service_cidrs)
+        if ranges is not None:
+            self._ranges = ranges
+        elif not (self._ranges or self._settings.service_cidrs or self._warned):
+            self._warned = True
+            log.warning(
+                "the ranges of Services are not known, so that an agent may claim the address of one",
+                advice="set endpoints.serviceCIDRs, or let this account list servicecidrs.networking.k8s.io",
+            )
+        self._servers |= await self._readable(self._facts.api_servers) or frozenset()
+        return self.policy
+
     async def _readable(self, read: Callable[[], Awaitable[T]]) -> T | None:
         try:
             return await read()
         except ApiUnavailable as error:
-            if error.status in {_FORBIDDEN, _NOT_FOUND}:
-                return None
-            raise
+            self._retry |= error.status not in _REFUSALS
+            log.info("an address of the cluster is not known", error=str(error))
+            return None
 
     async def follow(self, apply: Callable[[AddressPolicy], Awaitable[None]]) -> None:
         """Read again from time to time until cancelled, and apply each change."""
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS if self._retry else REFRESH_SECONDS)
             before = self.policy
-            try:
-                policy = await self.read()
-            except ApiUnavailable as error:
-                log.info("the addresses of the cluster are not read again", error=str(error))
-            else:
-                if policy != before:
-                    await apply(policy)
+            policy = await self.read()
+            if policy != before:
+                await apply(policy)

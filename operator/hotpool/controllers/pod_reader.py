@@ -4,11 +4,13 @@ The result is an observation for the cache, like those of the watches. Nothing w
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
 
+from hotpool.api.names import SUBDOMAIN_PATTERN
 from hotpool.common.backoff import Backoff
 from hotpool.core.endpoints.pod_observations import NO_POD, PodAddresses, PodObservations
 from hotpool.core.model import PodReference
@@ -18,6 +20,7 @@ from hotpool.kube.endpoint_facts import EndpointFacts
 log = structlog.get_logger(__name__)
 
 CONCURRENT_READS: Final = 8
+_NAME: Final = re.compile(SUBDOMAIN_PATTERN)
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 
@@ -56,7 +59,7 @@ class PodReader:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _start(self, pod: PodReference, on_pod: OnPod) -> None:
-        if pod.namespace not in self._namespaces:
+        if pod.namespace not in self._namespaces or not _NAME.fullmatch(pod.name):
             on_pod(pod, NO_POD)
             return
         if running := self._tasks.pop(pod, None):

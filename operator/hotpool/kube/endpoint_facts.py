@@ -88,7 +88,7 @@ class EndpointFacts:
         """Return the ranges of all ServiceCIDRs. Raises ApiUnavailable, also where the kind does not exist (404)."""
         url_path = path(f"{_NETWORKING}/v1", "servicecidrs")
         found = [text async for item in _items(self._api, url_path) for text in item.spec.cidrs or ()]
-        return tuple(ip_network(text) for text in found)
+        return tuple(network for text in found if (network := _network(text)))
 
     async def api_servers(self) -> frozenset[tuple[str, int]]:
         """Return addresses and ports of the API server: as it states them, and as its URL does. Raises ApiUnavailable.
@@ -110,6 +110,13 @@ async def _items(api: ApiClient, url_path: str) -> AsyncIterator[_ServiceCidr]:
                 yield _SERVICE_CIDR(item)
             except msgspec.DecodeError as error:
                 raise ApiUnavailable(f"cannot list servicecidrs: {error}", None, "list servicecidrs") from None
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ip_network(text)
+    except ValueError:
+        return None
 
 
 def _parsed(urls: Iterable[str]) -> Iterable[tuple[str, int]]:
