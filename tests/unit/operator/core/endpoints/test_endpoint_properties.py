@@ -21,7 +21,7 @@ addresses = st.lists(st.sampled_from((*GOOD, *BAD)), max_size=2, unique=True)
 
 @dataclass(frozen=True)
 class Claims:
-    """What is claimed for one node."""
+    """Claims for one node."""
 
     node: Node
     kube: KubeNode | None
