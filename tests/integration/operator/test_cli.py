@@ -195,7 +195,7 @@ async def test_why_of_a_node_shows_the_endpoint_of_each_ready_service_or_why_it_
     at = next(number for number, line in enumerate(result.lines) if line.startswith("SERVICE"))
     assert [line.split() for line in result.lines[at : at + 5]] == [
         ["SERVICE", "TYPE", "ENDPOINT"],
-        ["m2m", "nmt", *"10.0.0.1 is claimed by edge-2, too, with an equal right".split()],
+        ["m2m", "nmt", *["10.0.0.1", "is", "claimed", "by", "edge-2,", "too,", "with", "an", "equal", "right"]],
         ["piper", "tts", "LoopbackOnly"],
         ["whisper", "asr", "10.0.0.1:6007"],
         [],
