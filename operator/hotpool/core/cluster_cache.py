@@ -13,6 +13,9 @@ from math import inf
 from typing import Final
 
 from hotpool.core import node_view
+from hotpool.core.endpoints.address_policy import AddressPolicy
+from hotpool.core.endpoints.endpoint_index import EndpointIndex
+from hotpool.core.endpoints.pod_observations import PodAddresses
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.owner_index import OwnerIndex, affected_generators, changes_ownership
 from hotpool.core.lease_cache import LeaseCache
@@ -29,6 +32,7 @@ from hotpool.core.model import (
     Node,
     NodeView,
     Observed,
+    PodReference,
     Pool,
     Report,
     Slice,
@@ -71,6 +75,7 @@ class ClusterCache:
     _entries: dict[Key, PoolOrGenerator] = field(default_factory=dict)
     _unmatched: dict[Key, Iterator[str]] = field(default_factory=dict)
     """Pool or generator → nodes to match it with: all if its spec is new, else those that fell silent."""
+    endpoints: EndpointIndex = field(default_factory=EndpointIndex)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
     ageing: bool = False
@@ -142,6 +147,18 @@ class ClusterCache:
             case Kind.GENERATOR:
                 return self._delete_generator(name)
 
+    def observe_pod(self, pod: PodReference, found: PodAddresses | None) -> set[Key]:
+        """Store what was read of a pod that an agent names as a service; None: the read failed."""
+        known = ((name, self.nodes[name]) for name in self.endpoints.pods.observe(pod, found))
+        return {key for name, tracker in known for key in self._set_view(name, tracker, tracker.view)}
+
+    def apply_policy(self, policy: AddressPolicy) -> Iterator[set[Key]]:
+        """Judge the addresses of all nodes by another policy, in steps."""
+        self.endpoints.policy = policy
+        for name, tracker in list(self.nodes.items()):
+            if self.nodes.get(name) is tracker:
+                yield self._set_view(name, tracker, tracker.view)
+
     def identities(self, kind: Kind) -> Mapping[str, Identity]:
         """Return name → uid and version of all objects of a kind: a live view, not a copy."""
         return self.versions.of_kind(kind)
@@ -193,11 +210,15 @@ class ClusterCache:
             if tracker is None or tracker.due != due:
                 continue
             tracker.due = None
-            view = tracker.advance(min(now, confirmed_until + tracker.interval))
+            view, others = self.endpoints.update(tracker.advance(min(now, confirmed_until + tracker.interval)))
             if view is not tracker.view:
-                tracker.view = view
-                self._silent.append(name)
+                if node_view.only_silence_differs(tracker.view, view):
+                    tracker.view = view
+                    self._silent.append(name)
+                else:
+                    self._aged |= self._replace_view(name, tracker, view)
                 self._aged.add(Key(Kind.NODE, name))
+            self._aged |= self._apply_endpoints(others)
             if (change := tracker.next_change) is not None and change <= now:
                 self._unconfirmed.add(name)
             else:
@@ -306,12 +327,14 @@ class ClusterCache:
         tracker = initial_liveness(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
         if node.report:
             tracker.interval = self._interval(name, node.report)
-        tracker.view = node_view.merge_kube_node(node_view.with_report(tracker.view, node), self.kube_nodes.get(name))
+        view = node_view.merge_kube_node(node_view.with_report(tracker.view, node), self.kube_nodes.get(name))
+        tracker.view, others = self.endpoints.update(view)
         self.nodes[name] = tracker
         self._schedule(name, tracker)
-        return self._update_known_types(frozenset(), node_view.types(tracker.view)) | self._update_pools(
+        dirty = self._update_known_types(frozenset(), node_view.types(tracker.view)) | self._update_pools(
             name, tracker.view, self._entries
         )
+        return dirty | self._apply_endpoints(others)
 
     def _upsert_kube_node(self, kube: KubeNode) -> set[Key]:
         """Update a v1 Node. Ignore the kubelet's status updates every five minutes, which do not affect pools (D4)."""
@@ -333,6 +356,19 @@ class ClusterCache:
         return dirty
 
     def _set_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
+        view, others = self.endpoints.update(view)
+        return self._replace_view(name, tracker, view) | self._apply_endpoints(others)
+
+    def _apply_endpoints(self, names: Iterable[str]) -> set[Key]:
+        """Update nodes that claim the same address and port as a changed one."""
+        trackers = [(name, self.nodes[name]) for name in names]
+        return {
+            key
+            for name, tracker in trackers
+            for key in self._replace_view(name, tracker, self.endpoints.applied(tracker.view))
+        }
+
+    def _replace_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, tracker.view = tracker.view, view
         affected = self._affected_pools(before, view)
         silence = tracker.silence if node_view.only_silence_differs(before, view) else None
@@ -460,9 +496,10 @@ class ClusterCache:
     def _delete_node(self, name: str) -> set[Key]:
         tracker = self.nodes.pop(name)
         self._unconfirmed.discard(name)
-        return self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
+        dirty = self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
             name, None, self._entries
         )
+        return dirty | self._apply_endpoints(self.endpoints.remove(name))
 
     def _upsert_slice(self, slice_: Slice) -> set[Key]:
         """Store a slice under each pool that must repair or delete it (requirement D10)."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.address_problems import AddressProblem
 from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
 
@@ -128,7 +129,7 @@ class ServiceOffer:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where clients connect to one ready service, reduced to the addresses that the operator allows (B13)."""
+    """Address and port of one ready service for clients, reduced to what the operator allows (requirement B13)."""
 
     service: str
     type: str
@@ -215,6 +216,8 @@ class KubeNode:
     unschedulable: bool = False
     """True while it is cordoned."""
     health: KubeNodeHealth = HEALTHY
+    addresses: tuple[str, ...] = ()
+    """Its addresses of the types InternalIP and ExternalIP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +329,8 @@ class NodeView:
     """Labels of the NodeCapability and of the v1 Node; None: those of the NodeCapability alone."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     """Endpoints of the node's ready services, by service id."""
+    address_problems: tuple[AddressProblem, ...] = ()
+    """Claimed addresses that are not used, in the order of services and addresses."""
     overdue: bool = False
     """True: silent for more than one interval, computed while the v1 Node's Ready is Unknown (requirement C8)."""
     shut_down: bool = False
