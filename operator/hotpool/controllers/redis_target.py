@@ -8,22 +8,34 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+import structlog
+
+from hotpool.api.slice import MemberState
 from hotpool.clock import Clock
 from hotpool.controllers.result import Direction, Result
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Key, Kind, Node, Pool
+from hotpool.core.model import Key, Kind, Liveness, Node, NodeView, Pool, TypeState
 from hotpool.core.node_history import NodeHistory
 from hotpool.core.planning.pool_plan import PoolMembers, plan_members, plan_node
 from hotpool.core.pool_membership import PoolMembership
 from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
 from hotpool.leadership import Leadership
-from hotpool.observability.metrics import DRIFT, WRITES
-from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WRITES
+from hotpool.projection.documents import (
+    ANY_SERVICES,
+    NodeDocument,
+    PoolDocument,
+    PoolServices,
+    encode_endpoints,
+    encode_services,
+)
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, encode
 from hotpool.projection.keys import index_field
 from hotpool.projection.redis_errors import OF_ONE_NAME
 from hotpool.projection.writer import RedisWriter
+
+log = structlog.get_logger(__name__)
 
 
 class RedisTarget:
@@ -59,18 +71,36 @@ class RedisTarget:
         """Node → transitions that Redis has not accepted yet, oldest first."""
 
     async def connect(self) -> Collection[Key]:
-        """Claim our term, raised above a larger one in Redis. Return the keys that a former leader wrote."""
+        """Claim our term, raised above a larger one in Redis. Return the keys that a former leader wrote.
+
+        Return all keys if our user has gained or lost the rights on the keys of endpoints.
+        """
         with _unavailable_unless_of_one_name():
-            cluster = await self._cluster()
+            cluster, endpoints = await self._cluster(), not self._writer.endpoints_denied
             while (stored := await self._writer.claim(self._leadership.term, cluster)) != self._leadership.term:
                 await self._leadership.raise_term(stored + 1)
+            changed = endpoints == bool(self._writer.endpoints_denied)
+            self._note_rights(self._writer.endpoints_denied, changed=changed)
             if self._connected_before:
-                return ()
+                return [*self._held] if changed else ()
             pools, nodes = await self._writer.stored_digests()
         self._connected_before = True
         self._held |= {Key(Kind.POOL, name): digest for name, digest in pools.items()}
         self._held |= {Key(Kind.NODE, name): digest for name, digest in nodes.items()}
         return list(self._held)
+
+    def _note_rights(self, denied: Collection[str], *, changed: bool) -> None:
+        ENDPOINTS_ENABLED.set(not denied)
+        if not changed:
+            return
+        self._accepted.clear()
+        if denied:
+            log.warning(
+                "no endpoints in Redis: picks return nodes alone until the ACL of Redis grants its user these rights",
+                missing=", ".join(denied),
+            )
+        else:
+            log.info("endpoints in Redis again: the ACL grants the rights")
 
     async def reconcile(self, key: Key) -> Result:
         """Write the document of a pool or node if Redis does not hold it."""
@@ -92,12 +122,53 @@ class RedisTarget:
             return Result()
         members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
         membership.record_plan(members.retained)
-        version, document = membership.version, _pool_document(membership.pool, members, self._pools.get(key.name))
+        services = ANY_SERVICES if self._writer.endpoints_denied else self._services(membership, members.published)
+        former = self._pools.get(key.name)
+        version, document = membership.version, _pool_document(membership.pool, members, services, former)
         self._pools[key.name] = document
         if self._held.get(key) != document.digest:
             await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
-        former, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
-        return Result(change=_direction(former[1] if former else None, document))
+        accepted, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
+        return Result(change=_direction(accepted[1] if accepted else None, document))
+
+    def _services(self, membership: PoolMembership, published: Mapping[str, MemberState]) -> PoolServices:
+        """Return the services of a pool. Members that only the brake or a pause retains are not in its exceptions."""
+        required, exceptions = membership.services, {}
+        if required.active:
+            kept = () if published is membership.members else published.keys() - membership.members.keys()
+            exceptions = {name: found for name, found in membership.exceptions.items() if name in published}
+            exceptions |= {
+                name: found for name in kept if (found := self._services_meeting(membership, name)) is not None
+            }
+        return PoolServices(
+            types=required.types,
+            filtered=required.active,
+            endpoint_required=membership.spec.requires.endpoint == "Required",
+            exceptions={name: encode_services(found) for name, found in exceptions.items()},
+        )
+
+    def _services_meeting(self, membership: PoolMembership, name: str) -> tuple[str, ...] | None:
+        """Return the services of a node that meet the pool, or None if all that the pool may answer do."""
+        if name in membership.members:
+            return membership.exceptions.get(name)
+        tracker = self._cache.nodes.get(name)
+        report = tracker.view.node.report if tracker else None
+        return membership.services.exceptions(report, member=False) if report else None
+
+    def _exceptions(self, name: str) -> dict[str, str]:
+        """Return pool → services of a node that meet it, for the pools of Redis that not all of them meet."""
+        found: dict[str, str] = {}
+        for pool, membership in self._cache.pools.items():
+            if not membership.services.active or not (name in membership.members or self._lists(pool, name)):
+                continue
+            services = self._services_meeting(membership, name)
+            if services is not None:
+                found[pool] = encode_services(services)
+        return found
+
+    def _lists(self, pool: str, node: str) -> bool:
+        document = self._pools.get(pool)
+        return document is not None and any(node in members for members in document.members)
 
     def _is_current(self, key: Key, membership: PoolMembership) -> bool:
         """Return True if nothing has changed since the last write. The members of a paused pool are in its slices."""
@@ -117,19 +188,34 @@ class RedisTarget:
             return
         plan = plan_node(tracker.view, self._clock.timestamp())
         self._note_transition(name, tracker.view.node, plan.conditions[0].reason)
-        if plan.types is None:
+        document = self._node_document(tracker.view, plan.types)
+        if document is None:
             self._nodes.pop(name, None)
             if self._held.get(key, "") != "":
                 await self._send(key, "", "drop_node", self._writer.drop_node(name, delete_history=False))
         else:
-            types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
-            document = self._nodes[name] = NodeDocument(name, types)
+            self._nodes[name] = document
             if self._held.get(key) != document.digest:
-                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document))
+                write = self._writer.replace_node(document, self._exceptions(name))
+                await self._send(key, document.digest, "replace_node", write)
         if transitions := self._transitions.get(name):
             write = self._writer.append_history(name, transitions)
             await self._send(key, self._held.get(key, ""), "append_history", write)
             del self._transitions[name]
+
+    def _node_document(self, view: NodeView, types: Mapping[str, TypeState] | None) -> NodeDocument | None:
+        """Return the document of a node, None for none. `types`: None if the node is in no pool but by the brake.
+
+        The brake retains a silent node as a Suspect member, so that Redis keeps its endpoints without its types.
+        """
+        endpoints = "" if self._writer.endpoints_denied else encode_endpoints(view.endpoints.values())
+        report = view.node.report
+        silent = view.liveness is Liveness.OFFLINE and report and not report.leaving and not view.shutdown
+        if types is None and not (endpoints and silent):
+            return None
+        states = sorted(types.items()) if types else ()
+        capabilities = tuple((type_, state.ready, state.reason, state.services) for type_, state in states)
+        return NodeDocument(view.node.meta.name, capabilities, endpoints)
 
     def _note_transition(self, name: str, node: Node, reason: str) -> None:
         stored = node.conditions.get("Ready")
@@ -185,7 +271,9 @@ def _unavailable_unless_of_one_name() -> Iterator[None]:
         raise UnavailableError(str(error)) from error
 
 
-def _pool_document(pool: Pool, members: PoolMembers, former: PoolDocument | None) -> PoolDocument:
+def _pool_document(
+    pool: Pool, members: PoolMembers, services: PoolServices, former: PoolDocument | None
+) -> PoolDocument:
     generated, published = pool.spec.generated, members.published
     others = {node: state for node, state in published.items() if state != "Ready"}
     return PoolDocument(
@@ -197,6 +285,7 @@ def _pool_document(pool: Pool, members: PoolMembers, former: PoolDocument | None
         suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
         draining=frozenset(node for node, state in others.items() if state == "Draining"),
         former=former,
+        services=services,
     )
 
 
