@@ -10,25 +10,18 @@ from typing import Final
 
 import structlog
 
-from hotpool.api.slice import MemberState
 from hotpool.clock import Clock
+from hotpool.controllers.redis_documents import node_document, pool_document, pool_services, service_exceptions
 from hotpool.controllers.result import Direction, Result
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Key, Kind, Liveness, Node, NodeView, Pool, TypeState
+from hotpool.core.model import Key, Kind, Node
 from hotpool.core.node_history import NodeHistory
-from hotpool.core.planning.pool_plan import PoolMembers, plan_members, plan_node
+from hotpool.core.planning.pool_plan import plan_members, plan_node
 from hotpool.core.pool_membership import PoolMembership
 from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
 from hotpool.leadership import Leadership
 from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WRITES
-from hotpool.projection.documents import (
-    ANY_SERVICES,
-    NodeDocument,
-    PoolDocument,
-    PoolServices,
-    encode_endpoints,
-    encode_services,
-)
+from hotpool.projection.documents import ANY_SERVICES, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, encode
 from hotpool.projection.keys import index_field
@@ -122,53 +115,14 @@ class RedisTarget:
             return Result()
         members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
         membership.record_plan(members.retained)
-        services = ANY_SERVICES if self._writer.endpoints_denied else self._services(membership, members.published)
+        services = ANY_SERVICES if self._writer.endpoints_denied else pool_services(membership, members, self._cache)
         former = self._pools.get(key.name)
-        version, document = membership.version, _pool_document(membership.pool, members, services, former)
+        version, document = membership.version, pool_document(membership.pool, members, services, former)
         self._pools[key.name] = document
         if self._held.get(key) != document.digest:
             await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
         accepted, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
         return Result(change=_direction(accepted[1] if accepted else None, document))
-
-    def _services(self, membership: PoolMembership, published: Mapping[str, MemberState]) -> PoolServices:
-        """Return the services of a pool. Members that only the brake or a pause retains are not in its exceptions."""
-        required, exceptions = membership.services, {}
-        if required.active:
-            kept = () if published is membership.members else published.keys() - membership.members.keys()
-            exceptions = {name: found for name, found in membership.exceptions.items() if name in published}
-            exceptions |= {
-                name: found for name in kept if (found := self._services_meeting(membership, name)) is not None
-            }
-        return PoolServices(
-            types=required.types,
-            filtered=required.active,
-            endpoint_required=membership.spec.requires.endpoint == "Required",
-            exceptions={name: encode_services(found) for name, found in exceptions.items()},
-        )
-
-    def _services_meeting(self, membership: PoolMembership, name: str) -> tuple[str, ...] | None:
-        """Return the services of a node that meet the pool, or None if all that the pool may answer do."""
-        if name in membership.members:
-            return membership.exceptions.get(name)
-        tracker = self._cache.nodes.get(name)
-        report = tracker.view.node.report if tracker else None
-        return membership.services.exceptions(report, member=False) if report else None
-
-    def _exceptions(self, name: str) -> dict[str, str]:
-        """Return pool → services of a node that meet it, for the pools of Redis that not all of them meet."""
-        found: dict[str, str] = {}
-        for pool, membership in self._cache.pools.items():
-            if not membership.services.active or not (name in membership.members or self._lists(pool, name)):
-                continue
-            services = self._services_meeting(membership, name)
-            if services is not None:
-                found[pool] = encode_services(services)
-        return found
-
-    def _lists(self, pool: str, node: str) -> bool:
-        document = self._pools.get(pool)
-        return document is not None and any(node in members for members in document.members)
 
     def _is_current(self, key: Key, membership: PoolMembership) -> bool:
         """Return True if nothing has changed since the last write. The members of a paused pool are in its slices."""
@@ -188,7 +142,7 @@ class RedisTarget:
             return
         plan = plan_node(tracker.view, self._clock.timestamp())
         self._note_transition(name, tracker.view.node, plan.conditions[0].reason)
-        document = self._node_document(tracker.view, plan.types)
+        document = node_document(tracker.view, plan.types, endpoints=not self._writer.endpoints_denied)
         if document is None:
             self._nodes.pop(name, None)
             if self._held.get(key, "") != "":
@@ -196,26 +150,12 @@ class RedisTarget:
         else:
             self._nodes[name] = document
             if self._held.get(key) != document.digest:
-                write = self._writer.replace_node(document, self._exceptions(name))
+                write = self._writer.replace_node(document, service_exceptions(name, self._pools, self._cache))
                 await self._send(key, document.digest, "replace_node", write)
         if transitions := self._transitions.get(name):
             write = self._writer.append_history(name, transitions)
             await self._send(key, self._held.get(key, ""), "append_history", write)
             del self._transitions[name]
-
-    def _node_document(self, view: NodeView, types: Mapping[str, TypeState] | None) -> NodeDocument | None:
-        """Return the document of a node, None for none. `types`: None if the node is in no pool but by the brake.
-
-        The brake retains a silent node as a Suspect member, so that Redis keeps its endpoints without its types.
-        """
-        endpoints = "" if self._writer.endpoints_denied else encode_endpoints(view.endpoints.values())
-        report = view.node.report
-        silent = view.liveness is Liveness.OFFLINE and report and not report.leaving and not view.shutdown
-        if types is None and not (endpoints and silent):
-            return None
-        states = sorted(types.items()) if types else ()
-        capabilities = tuple((type_, state.ready, state.reason, state.services) for type_, state in states)
-        return NodeDocument(view.node.meta.name, capabilities, endpoints)
 
     def _note_transition(self, name: str, node: Node, reason: str) -> None:
         stored = node.conditions.get("Ready")
@@ -269,24 +209,6 @@ def _unavailable_unless_of_one_name() -> Iterator[None]:
         raise
     except WriteError as error:
         raise UnavailableError(str(error)) from error
-
-
-def _pool_document(
-    pool: Pool, members: PoolMembers, services: PoolServices, former: PoolDocument | None
-) -> PoolDocument:
-    generated, published = pool.spec.generated, members.published
-    others = {node: state for node, state in published.items() if state != "Ready"}
-    return PoolDocument(
-        name=pool.meta.name,
-        uid=pool.meta.uid,
-        generator=generated.by if generated else None,
-        key=generated.key if generated else None,
-        ready=frozenset(published.keys() - others if others else published),
-        suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
-        draining=frozenset(node for node, state in others.items() if state == "Draining"),
-        former=former,
-        services=services,
-    )
 
 
 def _direction(former: PoolDocument | None, document: PoolDocument) -> Direction | None:

@@ -78,6 +78,10 @@ class PoolServices:
     exceptions: Mapping[str, str] = field(default_factory=dict)
     """Member of which not every ready service of these types meets the pool, to those that do (encode_services)."""
 
+    def encode(self) -> str:
+        """Return the fact `services` of the pool: flags and types, such as `fe:asr nmt`."""
+        return f"{'f' * self.filtered}{'e' * self.endpoint_required}:{' '.join(self.types)}"
+
 
 ANY_SERVICES: Final = PoolServices()
 """Of a pool that requires no type, and of every pool while the writer does not maintain endpoints."""
@@ -137,7 +141,7 @@ class PoolDocument:
         parts = [self.name, self.uid, self.generator or "", self.key or ""]
         for members, total in zip(self.members, self.sums, strict=True):
             parts += [str(len(members)), f"{total:x}"]
-        parts += [*self.services.types, str(self.services.filtered), str(self.services.endpoint_required)]
+        parts.append(self.services.encode())
         parts.append(f"{_hash_sum(f'{node} {ids}' for node, ids in self.services.exceptions.items()):x}")
         object.__setattr__(self, "digest", _digest(parts))
 

@@ -22,7 +22,8 @@ from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import Client, describe
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
-from hotpool.projection.drift_check import DriftCheck, DriftReport, Rotation
+from hotpool.projection.drift_check import DriftCheck, DriftReport
+from hotpool.projection.drift_rotation import Rotation
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored_members
 from hotpool.projection.redis_errors import (
@@ -190,7 +191,7 @@ class RedisWriter:
                 await self._send("stage", (self._keys.meta, key), [stamp.term, STAGING_TTL_MS, chunk])
         exceptions = list(document.services.exceptions.items())
         for first in range(0, len(exceptions), MEMBERS_PER_CALL):
-            arguments = [stamp.term, STAGING_TTL_MS, _pairs(exceptions[first : first + MEMBERS_PER_CALL])]
+            arguments: Arguments = [stamp.term, STAGING_TTL_MS, _pairs(exceptions[first : first + MEMBERS_PER_CALL])]
             await self._send("stage_services", (self._keys.meta, staged_services), arguments)
         meta, pools, index, *names = self._pool_keys(document.name)
         keys = [meta, pools, index, *names[:4], *staged, *names[4:], *([staged_services] if names[4:] else [])]
@@ -331,9 +332,7 @@ def _pool_arguments(document: PoolDocument, stamp: WriteStamp) -> Arguments:
         document.generator or "",
         document.key or "",
         *map(len, document.members),
-        " ".join(document.services.types),
-        "1" if document.services.filtered else "",
-        "1" if document.services.endpoint_required else "",
+        document.services.encode(),
     ]
 
 

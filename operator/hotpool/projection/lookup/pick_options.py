@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypedDict
 
 from hotpool.projection.functions import CommandArgs
@@ -75,12 +76,12 @@ class PickRequest(NamedTuple):
         """Validate options. Raises ValueError or TypeError."""
         if not options:
             return cls("uniform", repr(chance()), "", None, ())
-        strategy = Strategy(options.get("strategy") or (Strategy.AFFINITY if "key" in options else Strategy.UNIFORM))
+        default = Strategy.AFFINITY if "key" in options else Strategy.UNIFORM
+        strategy = Strategy(options["strategy"]) if options.get("strategy") else default
         if (strategy is Strategy.AFFINITY) != bool(options.get("key")):
             raise ValueError("strategy affinity needs a key, and the other strategies take none")
-        unknown = options.keys() - _OPTIONS
-        if unknown:
-            raise TypeError(f"unknown options of a pick: {', '.join(sorted(unknown))}")
+        if not options.keys() <= _OPTIONS:
+            raise TypeError(f"unknown options of a pick: {', '.join(sorted(options.keys() - _OPTIONS))}")
         draw = options["key"] if strategy is Strategy.AFFINITY else repr(chance())
         reservation = None
         if "reserve" in options:
@@ -92,7 +93,7 @@ class PickRequest(NamedTuple):
         exclude = options.get("exclude", ())
         if isinstance(exclude, str):
             raise TypeError("exclude must be a collection of node names, not one string")
-        return cls(strategy.value, draw, limit, reservation, tuple(exclude), _endpoints_asked_for(options))
+        return cls(strategy.value, draw, limit, reservation, tuple(exclude), _endpoints(options))
 
     @property
     def needs_load(self) -> bool:
@@ -106,9 +107,9 @@ class PickRequest(NamedTuple):
             if self.reservation
             else (self.strategy, self.chance_or_key)
         )
-        if self.endpoints or self.exclude:
-            return (*words, field, self.max_age_ms, self.endpoints, *self.exclude)
-        return (*words, field, self.max_age_ms) if field or self.max_age_ms != "" else words
+        if field or self.max_age_ms != "" or self.exclude:
+            return (*words, self.endpoints, field, self.max_age_ms, *self.exclude)
+        return (*words, self.endpoints) if self.endpoints else words
 
     def pool_unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as parse_freshness returns it.
         """Return the result for a missing index field, equal to that of the function `pick` for an unknown pool."""
@@ -120,12 +121,18 @@ class PickRequest(NamedTuple):
 _TYPE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
-def _endpoints_asked_for(options: PickOptions) -> str:
+def _endpoints(options: PickOptions) -> str:
+    """Return the field `endpoints` of a request."""
     types, family = options.get("types"), options.get("family")
     if types is None and family is None:
         return ":" if options.get("endpoint") else ""
     if isinstance(types, str):
         raise TypeError("types must be a collection of types, not one string")
+    return _encode_endpoints(None if types is None else tuple(types), family)
+
+
+@lru_cache(maxsize=1024)
+def _encode_endpoints(types: tuple[str, ...] | None, family: int | None) -> str:
     if types is not None and not types:
         raise ValueError("types must not be empty: leave it out for all required types of the pool")
     for kind in types or ():

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from hotpool.projection.connection.config import to_text
@@ -163,10 +164,16 @@ def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked 
 
 
 def parse_endpoints(words: Sequence[str]) -> dict[str, tuple[Endpoint, ...]]:
-    """Parse services `type|service|port|appProtocol|address,...`; their first address counts. Raises ValueError."""
+    """Parse services, the picked one of each type first. Raises ValueError."""
     found: dict[str, tuple[Endpoint, ...]] = {}
     for word in words:
-        kind, service, port, protocol, addresses, *_ = word.split("|")
-        endpoint = Endpoint(addresses.partition(",")[0], int(port), protocol or None, service)
+        kind, endpoint = _parse_service(word)
         found[kind] = (*found[kind], endpoint) if kind in found else (endpoint,)
     return found
+
+
+@lru_cache(maxsize=4096)
+def _parse_service(word: str) -> tuple[str, Endpoint]:
+    """Parse `type|service|port|appProtocol|address,...`, of which the first address counts. Cached: they recur."""
+    kind, service, port, protocol, addresses, *_ = word.split("|")
+    return kind, Endpoint(addresses.partition(",")[0], int(port), protocol or None, service)

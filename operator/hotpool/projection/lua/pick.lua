@@ -7,7 +7,7 @@ local RING = 4503599627370496
 local NONE = {}
 -- Members looked at when a pick passes over members without endpoints: WINDOW, then at most so many more.
 local FURTHER = 1000
-local SERVICES_KEY, ENDPOINTS_KEY, LOAD_KEY = 6, 5, 7
+local ENDPOINTS_KEY, SERVICES_KEY, LOAD_KEY = 5, 6, 7
 
 -- Returns the ms since the leader's last stamp (-1: never), '1' if the projection is complete, else '0', and true if
 -- the leader maintains endpoints.
@@ -137,48 +137,57 @@ end
 local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
 
 -- Returns the error in the arguments of a pick, or nil.
-local function argument_error(choose, chance, max_age, load, wish)
+local function argument_error(keys, choose, chance, max_age, wish)
+  if not keys[SERVICES_KEY] then return 'keys: meta, facts, ready, suspect, endpoints, services' end
   if not choose then return 'strategy: uniform, least-loaded or affinity' end
   if choose == affinity and (chance or '') == '' then return 'affinity needs a key' end
   if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return 'chance: 0 up to 1' end
-  if choose == least_loaded and not load then return 'least-loaded needs the key load' end
+  if choose == least_loaded and not keys[LOAD_KEY] then return 'least-loaded needs the key load' end
   if max_age and not parse_number(max_age) then return 'max age: ms' end
-  if wish and not string.match(wish, '^[46]?:[^ |]*$') then return 'endpoints: family 4, 6 or none, a colon, types' end
+  if wish and not parse_request(':', wish) then return 'endpoints: family 4, 6 or none, a colon, types' end
   return nil
 end
 
 -- Returns the version of the pool, nil if there is none or if the pool does not have the wanted index field. Also
--- returns the request for endpoints, nil if no endpoint can be answered, and true if the pick asks for them: then it
--- passes over members without. `wish`: `family:type,type...`, both of which may be empty, or nil.
-local function read_pool(keys, wanted, wish, maintained, affinity_key)
-  local stored = redis.call('HMGET', keys[2], 'version', 'types', 'filtered', 'endpoint', 'generator', 'key')
-  if wanted and index_field(stored[5], stored[6] or '') ~= wanted then return nil end
-  local asked, required = wish ~= nil or (maintained and stored[4] == '1'), stored[2] or ''
-  local family, types = string.match(wish or ':', '^([46]?):(.*)$')
-  types = types ~= '' and types or required
-  if not maintained or types == '' then return stored[1], nil, asked end
-  return stored[1], {
-    key = keys[ENDPOINTS_KEY], services = stored[3] == '1' and keys[SERVICES_KEY] or nil, types = types,
-    wanted = to_set(types), required = to_set(required), family = non_empty(family), asked = asked,
-    affinity = affinity_key,
-  }, asked
+-- returns the request for endpoints, nil if none can be answered, and true if the pick asks for them: then it passes
+-- over members without.
+local function read_pool(keys, wanted, wish, maintained)
+  local stored
+  if wanted then
+    stored = redis.call('HMGET', keys[2], 'version', 'services', 'generator', 'key')
+    if index_field(stored[3], stored[4] or '') ~= wanted then return nil end
+  else
+    stored = redis.call('HMGET', keys[2], 'version', 'services')
+  end
+  if not maintained or not (stored[2] or wish) then return stored[1], nil, wish ~= nil end
+  local request = parse_request(stored[2] or ':', wish)
+  if not request.kinds[1] then return stored[1], nil, request.asked end
+  return stored[1], request, request.asked
+end
+
+-- Returns the services of a node that a pick answers, '' for none, or nil if one that is asked for is missing.
+local function services_of(keys, request, node, chance, affinity_key)
+  local entry = read_or_nil('HGET', keys[ENDPOINTS_KEY], node)
+  if not entry then return not request.asked and '' or nil end
+  local allowed = request.required and read_or_nil('HGET', keys[SERVICES_KEY], node) or nil
+  return answer_services(request, entry, allowed, chance, affinity_key)
 end
 
 -- Returns the members of the first group of neighbours that have the endpoints asked for: names, entries by name, and
 -- the number of members looked at. Positions on the ring are random, so no member is favoured.
-local function search(key, first, available, excluded, ranks, request)
+local function search(keys, key, first, available, excluded, ranks, request)
   local names, looked_at = window(key, first, WINDOW, available, excluded, ranks), 0
   while looked_at < #names do
     local last = math.min(looked_at + WINDOW, #names)
-    local entries = read_or_nil('HMGET', request.key, unpack(names, looked_at + 1, last)) or NONE
-    local allowed = request.services and read_or_nil('HMGET', request.services, unpack(names, looked_at + 1, last))
+    local entries = read_or_nil('HMGET', keys[ENDPOINTS_KEY], unpack(names, looked_at + 1, last)) or NONE
+    local allowed = request.required
+      and read_or_nil('HMGET', keys[SERVICES_KEY], unpack(names, looked_at + 1, last)) or NONE
     local found, services = {}, {}
     for i = 1, last - looked_at do
       local name = names[looked_at + i]
-      local text = entries[i] and answer_services(request, entries[i], allowed and allowed[i] or nil, 0)
-      if text then
+      if entries[i] and answer_services(request, entries[i], allowed[i] or nil, 0) then
         table.insert(found, name)
-        services[name] = { entries[i], allowed and allowed[i] or nil }
+        services[name] = { entries[i], allowed[i] or nil }
       end
     end
     looked_at = last
@@ -190,24 +199,25 @@ local function search(key, first, available, excluded, ranks, request)
   return nil, nil, looked_at
 end
 
--- Returns a member with the endpoints asked for, its services, and the number of members looked at if there is none.
-local function pick_with_endpoints(key, choose, chance, available, excluded, ranks, load, request)
-  local first, rest = nil, chance
+-- Returns a member with the endpoints asked for and its services, or nil, nil and the number of members looked at.
+local function pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request)
+  local first, rest
   if choose == affinity then
     local probe = tonumber(string.sub(redis.sha1hex(chance), 1, 13), 16)
     first = redis.call('ZRANK', key, (successor(key, probe, excluded)))
   else
     first, rest = draw_rank(chance, available, ranks)
   end
-  local names, services, looked_at = search(key, first, available, excluded, ranks, request)
+  local names, services, looked_at = search(keys, key, first, available, excluded, ranks, request)
   if not names then return nil, nil, looked_at end
   local node = names[1]
   if choose == least_loaded then
-    node, rest = draw_least(names, rest, load)
+    node, rest = draw_least(names, rest, keys[LOAD_KEY])
   elseif choose == uniform then
     node, rest = draw(names, rest)
   end
-  return node, answer_services(request, services[node][1], services[node][2], rest), 0
+  local entry, allowed = unpack(services[node], 1, 2)
+  return node, answer_services(request, entry, allowed, rest, not rest and chance or nil), 0
 end
 
 -- Returns a node of one set and its services (nil, nil if there is none), the size of the set, the number excluded, and
@@ -220,28 +230,28 @@ local function choose_from(keys, state, choose, chance, args, first_excluded, re
   if available == 0 then return nil, nil, size, size, 0 end
   if asked and not request then return nil, nil, size, #ranks, available end
   local node, rest = choose(key, chance, available, excluded, ranks, load)
-  local services = request and services_of(request, node, rest) or (not request and '' or nil)
-  if services then return node, services, size, #ranks, 0 end
-  local without
-  node, services, without = pick_with_endpoints(key, choose, chance, available, excluded, ranks, load, request)
+  if not request then return node, '', size, #ranks, 0 end
+  local services, without = services_of(keys, request, node, rest, not rest and chance or nil), 0
+  if not services then
+    node, services, without = pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request)
+  end
   return node, services, size, #ranks, without
 end
 
 -- KEYS: meta, facts, ready, suspect, endpoints, services [, load]. ARGV from `first`: strategy, chance in [0, 1) or the
--- key of an affinity [, index field ('' = any), max age in ms ('' = any), endpoints asked for ('' = none), excluded
+-- key of an affinity [, endpoints asked for ('' = none), index field ('' = any), max age in ms ('' = any), excluded
 -- names]. Returns a line `node state version age complete` and its services, each a word with a blank before it;
 -- without a node `- reason version age complete ready suspect draining excluded without`, with the version - for an
 -- unknown pool. The reply is one line because a client parses each element of an array separately. Members are counted
 -- only if needed, because the calls dominate the cost of a pick. Also returns the node.
 local function decide(keys, args, first)
-  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 3])
-  local wish = non_empty(args[first + 4])
+  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 4])
+  local wish = non_empty(args[first + 2])
   if choose ~= affinity then chance = tonumber(chance) end
-  local refused = argument_error(choose, chance, max_age, keys[LOAD_KEY], wish)
+  local refused = argument_error(keys, choose, chance, max_age, wish)
   if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
   local age, complete, maintained = freshness(keys[1])
-  local affinity_key = choose == affinity and chance or nil
-  local version, request, asked = read_pool(keys, non_empty(args[first + 2]), wish, maintained, affinity_key)
+  local version, request, asked = read_pool(keys, non_empty(args[first + 3]), wish, maintained)
   local stale, fresh = is_stale(age, complete, max_age), ' ' .. age .. ' ' .. complete
   if not version then return '- ' .. (stale and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0 0' end
   local state, node, services, ready, suspect = 'Ready', nil, nil, nil, 0
@@ -275,8 +285,8 @@ end
 -- is from a call whose reply was lost, and is replaced. Returns as pick. With a node, the expiry precedes its services.
 local function reserve(keys, args)
   local weight, ttl = parse_weight(args[2]), parse_ttl(args[3])
-  if args[1] == '' or not weight or not ttl then
-    return redis.error_reply('BADARGUMENT id, weight: 0.001 to 1e9, ms: 1 to 86400000')
+  if args[1] == '' or not weight or not ttl or not keys[9] then
+    return redis.error_reply('BADARGUMENT nine keys, id, weight: 0.001 to 1e9, ms: 1 to 86400000')
   end
   local load_keys, now = { keys[7], keys[8], keys[9] }, now_ms()
   purge_expired(load_keys, now)

@@ -1,7 +1,7 @@
 -- Writes of pools.
 
 -- Number of arguments in ARGV of write_facts. The others follow.
-local FACTS_ARGS = 13
+local FACTS_ARGS = 11
 
 local function delete_index_entry(index, entry, name)
   if entry and redis.call('HGET', index, entry) == name then redis.call('HDEL', index, entry) end
@@ -19,8 +19,8 @@ local function check_pool_write(keys, term, version)
   return check_version(term, version, old[2], old[3]), old
 end
 
--- ARGV: term, version, name, uid, digest, generator, key, ready, suspect, draining (counts), required types separated
--- by a blank, '1' if a service of these may fail to meet the pool, '1' if the pool requires endpoints.
+-- ARGV: term, version, name, uid, digest, generator, key, ready, suspect, draining (counts), services (see
+-- parse_request).
 local function write_facts(keys, args, old)
   delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
@@ -32,7 +32,7 @@ local function write_facts(keys, args, old)
   redis.call('UNLINK', keys[4])
   redis.call('HSET', keys[4], 'term', args[1], 'version', args[2], 'uid', args[4], 'digest', args[5],
     'generator', args[6], 'key', args[7], 'ready', args[8], 'suspect', args[9], 'draining', args[10],
-    'types', args[11], 'filtered', args[12], 'endpoint', args[13], 'changedMs', string.format('%.0f', now_ms()))
+    'services', args[11], 'changedMs', string.format('%.0f', now_ms()))
 end
 
 -- Members are one argument, `score member score member ...`: encoding hundreds of arguments is the client's main cost.
@@ -88,12 +88,12 @@ local function change(keys, args)
   local refused, old = check_pool_write(keys, args[1], args[2])
   if not old then return refused end
   local stale = redis.error_reply('STALEBASE ' .. (parse_number(old[3]) and old[3] or '0'))
-  if old[1] ~= args[4] or old[2] ~= args[14] or old[3] ~= args[15] or old[6] ~= args[16] then return stale end
+  if old[1] ~= args[4] or old[2] ~= args[12] or old[3] ~= args[13] or old[6] ~= args[14] then return stale end
   if refused then return refused end
   local added, removed = {}, {}
   for state = 1, STATES do
     local key, names = keys[4 + state], {}
-    added[state], removed[state] = split(args[16 + state]), split(args[19 + state])
+    added[state], removed[state] = split(args[14 + state]), split(args[17 + state])
     for i = 2, #added[state], 2 do table.insert(names, added[state][i]) end
     local before = tonumber(args[7 + state]) - #names + #removed[state]
     local expected = read_or_nil('ZCARD', key) == before and membership_is(key, names, false)
@@ -101,8 +101,8 @@ local function change(keys, args)
   end
   if keys[8] then
     delete_wrong_type(keys[8], 'hash')
-    for _, node in ipairs(split(args[24])) do redis.call('HDEL', keys[8], node) end
-    add_services(keys[8], args[23])
+    for _, node in ipairs(split(args[22])) do redis.call('HDEL', keys[8], node) end
+    add_services(keys[8], args[21])
   end
   write_facts(keys, args, old)
   for state = 1, STATES do
