@@ -492,6 +492,10 @@ class FakeRedis:
         self.term = max(self.term, term)
         return self.term
 
+    async def missing_rights(self) -> tuple[str, ...]:
+        """Return the rights on the keys of endpoints that are missing now."""
+        return self.denied
+
     async def replace_pool(self, document: PoolDocument) -> None:
         """Store a pool."""
         await self._write("replace_pool", document.name)

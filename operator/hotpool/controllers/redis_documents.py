@@ -46,22 +46,25 @@ def pool_services(membership: PoolMembership, members: PoolMembers, cache: Clust
     )
 
 
-def service_exceptions(node: str, pools: Mapping[str, PoolDocument], cache: ClusterCache) -> dict[str, str]:
+def service_exceptions(
+    node: str, accepted: Mapping[str, tuple[int, PoolDocument]], cache: ClusterCache
+) -> dict[str, str]:
     """Return pool → services of a node that meet it, for each pool that not all of them meet.
 
-    `pools`: documents that Redis may hold. A node that no longer matches a pool is in its document for a moment.
+    `accepted`: documents that Redis holds. A node that no longer matches a pool stays in its document for a moment; the
+    document of a former leader may have it, too.
     """
     found: dict[str, str] = {}
     for name, membership in cache.pools.items():
-        if membership.services.active and (node in membership.members or _lists(pools.get(name), node)):
+        if membership.services.active and (node in membership.members or _may_list(accepted.get(name), node)):
             services = _services_meeting(membership, node, cache)
             if services is not None:
                 found[name] = encode_services(services)
     return found
 
 
-def _lists(document: PoolDocument | None, node: str) -> bool:
-    return document is not None and any(node in members for members in document.members)
+def _may_list(accepted: tuple[int, PoolDocument] | None, node: str) -> bool:
+    return accepted is None or any(node in members for members in accepted[1].members)
 
 
 def _services_meeting(membership: PoolMembership, node: str, cache: ClusterCache) -> tuple[str, ...] | None:

@@ -89,11 +89,11 @@ class RedisTarget:
         self._accepted.clear()
         if denied:
             log.warning(
-                "no endpoints in Redis: picks return nodes alone until the ACL of Redis grants its user these rights",
+                "no endpoints in Redis: picks return nodes alone until the ACL grants these rights",
                 missing=", ".join(denied),
             )
         else:
-            log.info("endpoints in Redis again: the ACL grants the rights")
+            log.info("the ACL of Redis grants the rights on endpoints: writing them")
 
     async def reconcile(self, key: Key) -> Result:
         """Write the document of a pool or node if Redis does not hold it."""
@@ -150,7 +150,7 @@ class RedisTarget:
         else:
             self._nodes[name] = document
             if self._held.get(key) != document.digest:
-                write = self._writer.replace_node(document, service_exceptions(name, self._pools, self._cache))
+                write = self._writer.replace_node(document, service_exceptions(name, self._accepted, self._cache))
                 await self._send(key, document.digest, "replace_node", write)
         if transitions := self._transitions.get(name):
             write = self._writer.append_history(name, transitions)
@@ -187,6 +187,8 @@ class RedisTarget:
             drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
             if not drift.claimed:
                 raise UnavailableError("Redis has lost the projection")
+            if self._writer.endpoints_denied and not await self._writer.missing_rights():
+                raise UnavailableError("Redis grants the rights on endpoints: claiming again")
             _count_drift(drift)
             if drift.stray_index:
                 wanted = {

@@ -139,13 +139,13 @@ class DriftCheck:
         counts, sizes = [parse_number(fact) for fact in facts[4:7]], [parse_number(fact) for fact in facts[7:10]]
         if stamp:
             self._pool_writes.observe_version(stamp.version)
-        if stamp is None or counts != sizes:
+        services = parse_number(facts[10]) == len(document.services.exceptions)
+        if stamp is None or counts != sizes or (stamp.digest == document.digest and not services):
             self._unconfirmed.add(document.name)
             return False
         matches = (
             to_text(facts[0]) == document.uid
             and [len(members) for members in document.members] == sizes
-            and parse_number(facts[10]) == len(document.services.exceptions)
             and self._pool_writes.matches(document.name, stamp, document.digest)
         )
         if matches:

@@ -80,9 +80,7 @@ class RedisWriter:
         if the projection of another cluster is in use.
         """
         self._cluster = cluster
-        keys = self._keys.endpoints, self._keys.services("any")
-        denied = await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)
-        self.endpoints_denied = tuple(map(to_text, denied))
+        self.endpoints_denied = await self.missing_rights()
         owner: Arguments = [term, self._owner, cluster, STAMP_TTL_MS]
         reply = await self._send("claim", self._with_endpoints(self._keys.meta), owner, claimed=False)
         stored, ours = int(reply[0]), bool(reply[1])
@@ -90,6 +88,11 @@ class RedisWriter:
             return max(stored, term + 1)
         self._term = term
         return term
+
+    async def missing_rights(self) -> tuple[str, ...]:
+        """Return a line `COMMAND key` for each right on the keys of endpoints that our user lacks. A dry call."""
+        keys = self._keys.endpoints, self._keys.services("any")
+        return tuple(map(to_text, await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)))
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Replace a pool atomically for every reader (E2).
