@@ -111,7 +111,8 @@ class PoolMembership:
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
         unreachable = member_state(view) if view and criterion is Criterion.OFFLINE and not view.expired else None
         former = self.members.get(node)
-        self._update_exception(node, view if state is not None else None)
+        if self.services.active:
+            self._update_exception(node, view if state is not None else None)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and self.criteria.get(node) == criterion:
             return self.version != version

@@ -29,6 +29,8 @@ class ServiceFilter:
     semantic: bool
     language_types: frozenset[str]
     """Required types whose services are compared by language pairs."""
+    active: bool
+    """True if a ready service of the required types may fail to meet the pool."""
 
     @classmethod
     def of(cls, spec: Spec) -> "ServiceFilter":
@@ -39,12 +41,8 @@ class ServiceFilter:
         semantic = required is not None and required.semantic
         by_language = (_LANGUAGE_TYPES | ({languages.SEMANTIC} if semantic else set())) if required else frozenset()
         pairs = tuple(map(normalise_pair, required.all_of)) if required else ()
-        return cls(names, attributes, pairs, semantic, by_language & set(names))
-
-    @property
-    def active(self) -> bool:
-        """True if a ready service of the required types may fail to meet the pool."""
-        return bool(self.attributes or self.language_types)
+        compared = by_language & set(names)
+        return cls(names, attributes, pairs, semantic, compared, active=bool(attributes or compared))
 
     def exceptions(self, report: Report, *, member: bool = True) -> tuple[str, ...] | None:
         """Return the ids of the services that meet the pool, or None if all ready ones of the required types do.
