@@ -15,18 +15,22 @@ from hotpool.clock import Clock
 from hotpool.common import early_signals, exit_codes, kubeconfig
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
+from hotpool.controllers.cluster_addresses import ClusterAddresses
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager, first_of
+from hotpool.controllers.pod_reader import PodReader
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import CUSTOM_KINDS, Kind
 from hotpool.errors import FencedError, NotLeaderError, RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
 from hotpool.kube.client import ApiUnavailable, Connection, connect
+from hotpool.kube.endpoint_facts import EndpointFacts
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
@@ -102,12 +106,17 @@ class Operator:
         self._reader = Reader(api, settings.namespace)
         self._clock = clock = Clock()
         self._events = EventWriter(api, settings.namespace, self._elector, instance=self._elector.identity)
+        facts = EndpointFacts(api, connection.login.current.server)
+        self._addresses = ClusterAddresses(facts, _address_policy(settings))
         self._cache = ClusterCache(wall_offset=clock.offset)
+        self._pod_reader = PodReader(facts, self._cache.endpoints.pods, settings.pod_namespaces)
         self._cluster = ""
         self._redis = _redis(settings)
         self._recorder = EventRecorder(self._cache, clock)
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if settings.kube_nodes else CUSTOM_KINDS
-        self._manager = Manager(self._cache, self._reader, clock, self._recorder, kinds)
+        self._manager = Manager(
+            self._cache, self._reader, clock, self._recorder, kinds, wake_pod_reader=self._pod_reader.wake
+        )
         self._watched = ["leases", *(kind.value for kind in kinds)]
         for kind in self._watched:
             WATCH_UP.labels(kind).set_function(partial(self._watch_is_up, kind))
@@ -160,12 +169,16 @@ class Operator:
 
     async def _run_parts(self) -> int:
         log.info("starting", namespace=self._settings.namespace, server=self._connection.login.current.server)
+        if self._settings.allow_loopback_endpoints:
+            log.warning("loopback addresses are endpoints (--allow-loopback-endpoints): for trials on one machine only")
         if not await _unless_stopped(self._check_cluster(), self._stop):
             return 0
         parts = {
             "signal": self._stop.wait(),
             "leases": self._lease_watch.run(),
             "watches": self._connection.watches.run(self._watched),
+            "pods": self._pod_reader.run(self._manager.on_pod),
+            "addresses": self._addresses.follow(self._manager.apply_policy),
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
@@ -203,6 +216,7 @@ class Operator:
             name = self._settings.namespace
             create = f"create it (kubectl create namespace {name})"
             raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
+        self._cache.endpoints.policy = await self._addresses.read()
         return True
 
     async def _work(self) -> None:
@@ -265,6 +279,16 @@ class Operator:
             return checks | {"following": ""}
         checks["leading"] = "" if self._elector.may_write() else "no leader known"
         return checks | self._manager.target_errors()
+
+
+def _address_policy(settings: Settings) -> AddressPolicy:
+    return AddressPolicy(
+        allowed_cidrs=settings.endpoints_allowed_cidrs,
+        denied_cidrs=settings.endpoints_denied_cidrs,
+        service_cidrs=settings.endpoints_service_cidrs,
+        trust_agents=settings.endpoints_trust_agents,
+        allow_loopback=settings.allow_loopback_endpoints,
+    )
 
 
 def _redis(settings: Settings) -> Client | None:

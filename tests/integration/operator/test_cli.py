@@ -178,6 +178,35 @@ async def test_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
     assert document["remarks"] == []
 
 
+async def test_why_of_a_node_shows_the_endpoint_of_each_ready_service_or_why_it_has_none(
+    hotpool: Run, reads: ReadApi
+) -> None:
+    endpoint = {"addresses": [], "port": 6007, "appProtocol": "http"}
+    content = report(
+        service("whisper", "asr", endpoint=endpoint),
+        service("m2m", "nmt", endpoint={**endpoint, "port": 5008}),
+        service("piper", "tts", endpoint=None, endpointReason="LoopbackOnly"),
+        addresses=[{"ip": "10.0.0.1", "source": "Route"}],
+    )
+    text = "m2m at 10.0.0.1:5008 is claimed by edge-2, too, with an equal right"
+    stored = [condition(), condition("AddressConflict", reason="ClaimedByOthers", message=text)]
+    reads.put(node_object("edge-1", content, conditions=stored))
+    result = await hotpool("why", "--node", "edge-1")
+    at = next(number for number, line in enumerate(result.lines) if line.startswith("SERVICE"))
+    assert [line.split() for line in result.lines[at : at + 5]] == [
+        ["SERVICE", "TYPE", "ENDPOINT"],
+        ["m2m", "nmt", *["10.0.0.1", "is", "claimed", "by", "edge-2,", "too,", "with", "an", "equal", "right"]],
+        ["piper", "tts", "LoopbackOnly"],
+        ["whisper", "asr", "10.0.0.1:6007"],
+        [],
+    ]
+    reads.put(pool_object("nmt", requires=requires("nmt", endpoint="Required")))
+    lines = (await hotpool("why", "edge-1", "nmt")).lines
+    assert lines[0].startswith("edge-1 in nmt: out: NoEndpoint (")
+    assert "Decided by NoEndpoint: an endpoint of type nmt." in lines
+    assert "- if 10.0.0.1:5008 is m2m of edge-1, set spec.addresses:" in " ".join(lines)
+
+
 async def test_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
     result = await hotpool("why", "--pool", "zh-en", "--limit", "3")
     assert result.lines[0] == "zh-en: 1 member (1 Ready), 4 out"

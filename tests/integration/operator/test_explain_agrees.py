@@ -5,6 +5,7 @@ the operator's decision and the content of the slices after any silence, mass si
 """
 
 import asyncio
+from ipaddress import ip_network
 from random import Random
 from typing import Any
 
@@ -13,31 +14,59 @@ from tests.support.builders import H, node_object, pool_object, report, requires
 from tests.support.simulated_fleet import FakeApi, Fleet, now, operator, simulated, until
 
 from hotpool.cli.fleet_reader import FleetSnapshot
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.explain.explain import MembershipState, brake_active, explain
-from hotpool.core.model import CUSTOM_KINDS, Kind
+from hotpool.core.model import CUSTOM_KINDS, Kind, NodeView
 
+ADDRESSES = ("10.0.0.1", "10.0.0.2", "192.0.2.1", "169.254.169.254", "10.1.0.1", "2001:db8::1")
+POLICIES = (
+    AddressPolicy(denied_cidrs=(ip_network("10.1.0.0/16"),), allowed_cidrs=(ip_network("10.0.0.0/8"),)),
+    AddressPolicy(trust_agents=False, allowed_cidrs=(ip_network("10.0.0.0/8"),)),
+    AddressPolicy(),
+)
 NODES = [f"n{index}" for index in range(8)]
 POOLS: dict[str, dict[str, Any]] = {
     "asr": {"requires": requires("asr")},
     "pairs": {"requires": {"languagePairs": {"allOf": ["zh-en", "*-ja"]}}},
     "here": {"requires": {"nodeSelector": {"matchLabels": {"site": "a"}}}},
+    "reachable": {"requires": requires("asr", endpoint="Required")},
     "dry": {"requires": requires("asr"), "mode": "DryRun"},
     "some": {"requires": {"matchAll": True}, "excludeNodes": ["n0", "n3"], "brake": {"maxSilentPercent": 80}},
     "nothing": {},
 }
 
 
+def claim(random: Random) -> dict[str, Any]:
+    """Return the endpoint of a service in a random report; none as of a former agent."""
+    own = random.sample(ADDRESSES, random.choice([0, 0, 0, 1]))
+    endpoint = {"addresses": own, "port": 6007 + random.randrange(2), "appProtocol": None}
+    reasons = ("LoopbackOnly", "Local", "NoPort", "NoAddress", "Unchecked")
+    lacking = {"endpoint": None, "endpointReason": random.choice(reasons)}
+    return random.choices([{"endpoint": endpoint}, lacking, {}], [6, 1, 1])[0]
+
+
 def content(random: Random, sequence: int) -> dict[str, Any]:
     """Return a random report."""
     codes = random.sample(["zh", "en", "ja"], random.randint(1, 3))
     chosen = random.choice([speech(*codes), report(service("a", "asr")), report(), speech("zh", "en", "ja")])
-    return {**chosen, "sequence": sequence, "leaving": random.random() < 0.1, "draining": random.random() < 0.2}
+    services = [item | claim(random) for item in chosen["services"]]
+    addresses = [{"ip": ip, "source": "Route"} for ip in random.sample(ADDRESSES, random.randrange(3))]
+    return {
+        **chosen,
+        "services": services,
+        "addresses": addresses,
+        "sequence": sequence,
+        "leaving": random.random() < 0.1,
+        "draining": random.random() < 0.2,
+    }
 
 
 def change(random: Random, api: FakeApi, sequence: int) -> None:
     """Make one random change of a person or an agent."""
     name = random.choice(sorted(api.objects[Kind.NODE]))
-    match random.randrange(5):
+    match random.randrange(6):
+        case 5:
+            api.edit(Kind.NODE, name, {"spec": {"addresses": random.sample(ADDRESSES, random.randrange(3)) or None}})
         case 0 | 1:
             api.put({**api.objects[Kind.NODE][name], "status": {"report": content(random, sequence)}})
         case 2:
@@ -85,6 +114,7 @@ def check_answers(fleet: Fleet) -> list[MembershipState]:
             where = (name, node, answer)
             assert answer.verdict.state == subject.members.get(node), where
             assert answer.verdict.criterion == subject.criteria.get(node), where
+            assert addresses_of(snapshot.facts(node).view) == addresses_of(fleet.cache.nodes[node].view), where
             assert (answer.current.state if answer.current else None) == written.get(node), where
             assert (answer.membership is MembershipState.RETAINED) == (
                 node in written and answer.verdict.state is None
@@ -92,6 +122,10 @@ def check_answers(fleet: Fleet) -> list[MembershipState]:
             assert answer.membership is not MembershipState.RETAINED or brake_active(spec), where
             memberships.append(answer.membership)
     return memberships
+
+
+def addresses_of(view: NodeView) -> dict[str, tuple[int, tuple[str, ...]]]:
+    return {service: (found.port, found.addresses) for service, found in view.endpoints.items()}
 
 
 async def run_fleet(seed: int) -> list[MembershipState]:
@@ -102,7 +136,7 @@ async def run_fleet(seed: int) -> list[MembershipState]:
         api.put(node_object(name, content(random, 1), labels={"site": random.choice(["a", "b"])}))
     for name, spec in POOLS.items():
         api.put(pool_object(name, **spec))
-    async with operator(api) as fleet:
+    async with operator(api, policy=POLICIES[seed % 3]) as fleet:
         await random_changes(random, fleet)
         api.edit(Kind.POOL, "here", {"metadata": {"annotations": None}})
         await settle(fleet)

@@ -125,6 +125,13 @@ async def test_a_namespace_that_does_not_exist_is_refused_by_its_name(
         ((), {"HOTPOOL_LISTEN": ":80"}, 2, "HOTPOOL_LISTEN: must be ADDRESS:PORT, for example 127.0.0.1:8080"),
         ((), {"HOTPOOL_LOG_LEVEL": "loud"}, 2, "HOTPOOL_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or"),
         (("--redis-prefix", "a/b"), {}, 2, "--redis-prefix: String should match pattern"),
+        (
+            ("--endpoints-denied-cidrs", "10.0.0.0/8,10.0.0.0/33"),
+            {},
+            2,
+            "--endpoints-denied-cidrs: '10.0.0.0/33' is no CIDR",
+        ),
+        ((), {"HOTPOOL_ENDPOINTS_ALLOWED_CIDRS": "ten"}, 2, "HOTPOOL_ENDPOINTS_ALLOWED_CIDRS: 'ten' is no CIDR: "),
         (("--kubeconfig", "/no/such/file"), {}, 3, "no kubeconfig: /no/such/file does not exist; see --kubeconfig"),
         (
             (),
@@ -141,6 +148,19 @@ async def test_bad_input_is_an_error_of_one_line(
     assert exit_code == code
     assert output.startswith(f"hotpool operator: {line}")
     assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_loopback_endpoints_are_announced_at_each_start(
+    definitions: Definitions, tmp_path: Path, *, allowed: bool
+) -> None:
+    api = ReadApi()
+    api.url = definitions.url
+    options = ("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}")
+    code, output = await run_operator(*options, *(["--allow-loopback-endpoints"] if allowed else []))
+    assert code == 1
+    text = "loopback addresses are endpoints (--allow-loopback-endpoints): for trials on one machine only"
+    assert (text in output) == allowed
 
 
 async def test_windows_is_an_error_of_one_line() -> None:

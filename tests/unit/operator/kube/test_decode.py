@@ -24,8 +24,23 @@ from hotpool.core.model import Generator, Heartbeat, Kind, KubeNode, Node, Pool,
 from hotpool.kube.decode import DecodeError, decode, decode_lease
 
 GOOD: dict[Kind, dict[str, Any]] = {
-    Kind.NODE: node_object("n", speech("zh", "en"), labels={"site": "x"}, conditions=[condition()]),
-    Kind.KUBE_NODE: kube_node_object("n", labels={"site": "x"}, cordoned=True),
+    Kind.NODE: node_object(
+        "n",
+        report(
+            *speech("zh", "en")["services"],
+            service(
+                "p",
+                "llm",
+                endpoint={"addresses": ["10.1.1.1"], "port": 80, "appProtocol": "http"},
+                pod={"namespace": "a", "name": "p", "uid": "u"},
+            ),
+            addresses=[{"ip": "10.0.0.1", "source": "Route"}],
+        ),
+        labels={"site": "x"},
+        addresses=["203.0.113.7"],
+        conditions=[condition()],
+    ),
+    Kind.KUBE_NODE: kube_node_object("n", labels={"site": "x"}, cordoned=True, addresses=["10.0.0.1"]),
     Kind.POOL: pool_object("p", requires={"types": [{"type": "asr"}], "languagePairs": {"allOf": ["zh-en"]}}),
     Kind.SLICE: slice_object("p", 0, "a", "b"),
     Kind.GENERATOR: generator_object("g", template={"spec": {"requires": {"types": [{"type": "asr"}]}}}),
@@ -212,3 +227,30 @@ def test_a_lease_is_decoded_to_a_heartbeat(
     name: str, renewed: str | None, duration: int | None, expected: Heartbeat | None
 ) -> None:
     assert decode_lease(name, "i/1", renewed, duration) == expected
+
+
+def test_internal_and_external_addresses_of_a_v1_node_are_read_and_its_names_are_not() -> None:
+    body = kube_node_object("n", addresses=["10.0.0.1", "2001:DB8::1", "odd"])
+    body["status"]["addresses"].append({"type": "ExternalIP", "address": "203.0.113.7"})
+    found = decode(Kind.KUBE_NODE, body)
+    assert isinstance(found, KubeNode)
+    assert found.addresses == ("10.0.0.1", "2001:db8::1", "203.0.113.7")
+
+
+@pytest.mark.parametrize(
+    ("more", "port"),
+    [
+        ({"port": 6007, "endpointReason": "NoAddress"}, 6007),
+        ({"port": 6007, "endpointReason": "LoopbackOnly"}, None),
+        ({"endpointReason": "NoAddress"}, None),
+        ({"port": 6007, "endpointReason": "NoAddress", "pod": {"namespace": "a", "name": "p", "uid": "u"}}, None),
+    ],
+)
+def test_a_service_that_lacks_nothing_but_an_address_keeps_its_port_for_an_address_that_people_write(
+    more: dict[str, Any], port: int | None
+) -> None:
+    found = decode(Kind.NODE, node_object("n", report(service("w", "asr", endpoint=None, **more))))
+    assert isinstance(found, Node)
+    assert found.report
+    endpoint = found.report.offers["asr"][0].endpoint
+    assert (endpoint.port if endpoint else None) == port

@@ -1,0 +1,26 @@
+"""Lists in settings: names and CIDRs, separated by commas."""
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+Network = IPv4Network | IPv6Network
+
+
+def parse_names(value: Any) -> Any:
+    """Return the items of a text, and any other value, such as a default, as it is."""
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
+def parse_cidrs(value: Any) -> tuple[Network, ...]:
+    """Return the networks of a text, as `parse_names`. Raises ValueError that names the first bad one."""
+    return tuple(_parsed(item) if isinstance(item, str) else item for item in parse_names(value))
+
+
+def _parsed(text: str) -> Network:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no CIDR: {error}") from None
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValueError(f"{text!r} is no CIDR: write a range of IPv4 addresses as IPv4")
+    return network
