@@ -125,9 +125,9 @@ class RedisWriter:
         return False
 
     async def _remove_departed(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> None:
-        """Remove members that left or changed their state. Additions must wait (E5)."""
+        """Remove members that left or changed their state, and bar services that fail the pool. Additions wait (E5)."""
         departed = list(chain.from_iterable(document.change_from(former).removed))
-        for first in range(0, len(departed), MEMBERS_PER_CALL):
+        for first in range(0, len(departed) or 1, MEMBERS_PER_CALL):
             chunk = frozenset(departed[first : first + MEMBERS_PER_CALL])
             ready, suspect, draining = (members - chunk for members in former.members)
             reduced = replace(

@@ -93,8 +93,8 @@ class Course:
         filtered = name != "any"
         exceptions = {n: encode_services(self.some(list(SERVICES))) for n in self.some(NODES)} if filtered else {}
         services = PoolServices(tuple(TYPES), filtered=filtered, exceptions=exceptions)
-        members = (frozenset(groups[state]) for state in ("ready", "suspect", "draining"))
-        document = PoolDocument(name, "u", None, None, *members, services=services)  # type: ignore[misc]
+        ready, suspect, draining = (frozenset(groups[state]) for state in ("ready", "suspect", "draining"))
+        document = PoolDocument(name, "u", None, None, ready, suspect, draining, services=services)
         former = self.model.pools.get(name)
         await self.writer.replace_pool(document)
         if former and self.model.exceptions[name] != former.services.exceptions:
