@@ -15,6 +15,7 @@ from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.matching import NO_RESULT, Criterion, MatchResult, Predicate, first_failure, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
+from hotpool.core.service_filter import ServiceFilter
 
 _VERSIONS = count(1)
 
@@ -73,10 +74,14 @@ class PoolMembership:
     """Earliest time of the next merge of slices (monotonic seconds)."""
     matched: bool = True
     """False until every node was matched: before that, the pool must not be planned."""
+    services: ServiceFilter = field(init=False)
+    exceptions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Member of which not every ready service of the required types meets the pool → ids of those that do."""
     _predicates: tuple[Predicate, ...] = ()
 
     def __post_init__(self) -> None:
         self._predicates = predicates(self.pool.spec)
+        self.services = ServiceFilter.of(self.pool.spec)
 
     @property
     def spec(self) -> PoolTemplateSpec:
@@ -100,23 +105,24 @@ class PoolMembership:
         return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
     def update(self, node: str, view: NodeView | None, silence: MatchResult | None = None) -> bool:
-        """Match one node (None: deleted). Return True if the result differs from the previous one.
+        """Match one node (None: deleted). Return True if the result or the exceptions differ from the previous ones.
 
         `silence`: the result of `match_silence`, if no other requirement can have another result than before. A node
         that was not matched before is matched with all of them.
         """
+        version = self.version
         former, reason = self.members.get(node), self.criteria.get(node)
         if silence and reason is not None and reason is not Criterion.OFFLINE:
             return False  # another requirement keeps it out
-        if silence and (former is not None or reason is not None):
-            result = silence
-        else:
-            result = first_failure(view, self._predicates) if view else NO_RESULT
+        known = former is not None or reason is not None
+        result = silence if silence and known else self._match(view)
         state, criterion, unreachable = result.state, result.criterion, result.unreachable
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
+        if self.services.active:
+            self._update_exception(node, view if state is not None else None)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and reason == criterion:
-            return False
+            return self.version != version
         if before != after:
             self.dirty.status, self.version = True, next(_VERSIONS)
         self._remove(node, former)
@@ -134,6 +140,21 @@ class PoolMembership:
             if former is not None and self.retained is not None:
                 self.retained.add(node)
         return True
+
+    def _match(self, view: NodeView | None) -> MatchResult:
+        return first_failure(view, self._predicates) if view else NO_RESULT
+
+    def _update_exception(self, node: str, member: NodeView | None) -> None:
+        """Note which services of a member meet the pool; only Redis needs it, so the pool is not dirty."""
+        report = member.node.report if member else None
+        services = self.services.exceptions(report) if report else None
+        if services == self.exceptions.get(node):
+            return
+        self.version = next(_VERSIONS)
+        if services is None:
+            del self.exceptions[node]
+        else:
+            self.exceptions[node] = services
 
     def carry_over(self, former: "PoolMembership") -> None:
         """Take over the state from before a change of the spec."""
