@@ -53,12 +53,12 @@ def plans() -> list[float]:
         cache.upsert(slice_("big", index, *names[index * _SLICE : (index + 1) * _SLICE]), 0.0)
     spent: list[float] = []
     subject = cache.pools["big"]
-    plan_pool(subject, cache.slices["big"], cache.known_types, 0.0, "t")
+    plan_pool(subject, cache.slices["big"], cache.matches.known_types, 0.0, "t")
     subject.dirty.snapshot()
     for number in range(PLANS):
         cache.upsert(node(names[number], content(number, 2, asr=False), version=2), 0.0)
         began = time.perf_counter()
-        plan = plan_pool(subject, cache.slices["big"], cache.known_types, 0.0, "t")
+        plan = plan_pool(subject, cache.slices["big"], cache.matches.known_types, 0.0, "t")
         spent.append((time.perf_counter() - began) * 1000)
         assert sum(map(len, plan.slices.values())) == MEMBERS - 1
         cache.upsert(node(names[number], content(number, 3), version=3), 0.0)

@@ -225,7 +225,7 @@ class Operator:
         await asyncio.gather(*(event.wait() for event in listed))
         gc.freeze()  # listed objects stay: exclude them from garbage collections
         await self._manager.open_gate()
-        self._elector.start_campaign(lambda: self._cache.largest_term)
+        self._elector.start_campaign(lambda: self._cache.slices.largest_term)
         while True:
             await first_of(self._manager.stand_by(), self._won.wait())
             self._won.clear()

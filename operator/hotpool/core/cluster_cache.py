@@ -4,13 +4,9 @@ Each method that changes the cache returns the keys to reconcile. A heartbeat th
 no I/O, no tasks, no clock (`now` is monotonic seconds). Only one event loop may change the cache.
 """
 
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from math import inf
-from typing import Final
 
 from hotpool.core import node_view
 from hotpool.core.endpoints.address_policy import AddressPolicy
@@ -19,7 +15,7 @@ from hotpool.core.endpoints.pod_observations import PodAddresses
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.owner_index import OwnerIndex, affected_generators, changes_ownership
 from hotpool.core.lease_cache import LeaseCache
-from hotpool.core.matching import MatchResult
+from hotpool.core.match_index import MatchIndex
 from hotpool.core.model import (
     KIND_OF_OBJECT,
     Generator,
@@ -40,13 +36,10 @@ from hotpool.core.model import (
 from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
 from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
+from hotpool.core.silence_schedule import SilenceSchedule
+from hotpool.core.slice_index import SliceIndex
 
 _NODES_PER_STEP = 200
-_MATCHES_PER_STEP = 2000
-_COST_OF_FIRST_MATCH: Final = 4
-"""Cost of a match of all requirements, as a multiple of one of silence alone."""
-MAX_TERM: Final = 2**30
-"""Largest credible term: no leader wrote a slice with a larger one, and a Lease could not count beyond it."""
 
 
 @dataclass(slots=True)
@@ -62,32 +55,17 @@ class ClusterCache:
     pools: dict[str, PoolMembership] = field(default_factory=dict)
     generators: dict[str, GeneratorEntry] = field(default_factory=dict)
     owners: OwnerIndex = field(default_factory=OwnerIndex)
-    slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
-    """Pool name → slice name → slice."""
-    _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    slices: SliceIndex = field(default_factory=SliceIndex)
     gate_open: bool = False
     """True after the first complete listing. A Lease first seen before may be old, so it is no heartbeat (C2)."""
-    known_types: Counter[str] = field(default_factory=Counter)
-    """Type → number of nodes that report it."""
-    largest_term: int = 0
-    """Largest credible term of all observed slices."""
+    matches: MatchIndex = field(default_factory=MatchIndex)
     leases: LeaseCache = field(default_factory=LeaseCache)
-    _entries: dict[Key, PoolOrGenerator] = field(default_factory=dict)
-    _unmatched: dict[Key, Iterator[str]] = field(default_factory=dict)
-    """Pool or generator → nodes to match it with: all if its spec is new, else those that fell silent."""
     endpoints: EndpointIndex = field(default_factory=EndpointIndex)
-    _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
-    _by_pairs: set[Key] = field(default_factory=set)
     ageing: bool = False
     """True while silence that counts is not recorded at every node yet. Until then no silent node leaves a pool."""
-    _silent: list[str] = field(default_factory=list)
-    """Nodes that fell silent, but not in the pools yet."""
     _aged: set[Key] = field(default_factory=set)
     """Keys to reconcile when the silence of all nodes that are due is recorded in every pool."""
-    _due: list[tuple[float, str]] = field(default_factory=list)
-    _unconfirmed: set[str] = field(default_factory=set)
-    """Nodes whose silence counts only once the Lease watch is known to be complete until a later time."""
-    _confirmed_until: float = 0.0
+    _silence: SilenceSchedule = field(default_factory=SilenceSchedule)
 
     def upsert(self, observed: Observed, now: float, *, restored: bool = False) -> set[Key]:
         """Store an observed object. Ignore an older version, and a late event of a deleted object.
@@ -105,7 +83,7 @@ class ClusterCache:
             case Pool():
                 return self._upsert_pool(observed)
             case Slice():
-                return self._upsert_slice(observed)
+                return self._mark_slices_dirty(self.slices.put(observed))
             case Generator():
                 return self._upsert_generator(observed)
 
@@ -141,7 +119,7 @@ class ClusterCache:
                 del self.kube_nodes[name]
                 return self._merge_kube_node(name)
             case Kind.SLICE:
-                return self._delete_slice(name)
+                return self._mark_slices_dirty(self.slices.discard(name))
             case Kind.POOL:
                 return self._delete_pool(name)
             case Kind.GENERATOR:
@@ -172,7 +150,7 @@ class ClusterCache:
             return set()
         if lease.interval is not None and lease.interval != tracker.interval:
             tracker.interval = lease.interval
-            self._schedule(lease.node, tracker)
+            self._silence.add(lease.node, tracker)
         changed = before is not None and before.renewed != lease.renewed
         return (
             self._apply_heartbeat(lease.node, tracker, now) if changed or (before is None and self.gate_open) else set()
@@ -188,7 +166,7 @@ class ClusterCache:
         """
         self._record_silence(now, confirmed_until)
         complete = self.match_step()
-        before, self.ageing = self.ageing, self._is_due(now) or bool(self._aged and not self.matched)
+        before, self.ageing = self.ageing, self._silence.is_due(now) or bool(self._aged and not self.matches.done)
         if self.ageing:
             return complete
         if before:
@@ -198,65 +176,23 @@ class ClusterCache:
 
     def _record_silence(self, now: float, confirmed_until: float) -> None:
         """Record the silence of a bounded number of nodes that are due, but not in the pools yet."""
-        if confirmed_until != self._confirmed_until:
-            self._confirmed_until, waiting, self._unconfirmed = confirmed_until, self._unconfirmed, set()
-            for name in waiting & self.nodes.keys():
-                self._schedule(name, self.nodes[name])
-        for _ in range(_NODES_PER_STEP):
-            if not self._is_due(now):
-                break
-            due, name = heapq.heappop(self._due)
-            tracker = self.nodes.get(name)
-            if tracker is None or tracker.due != due:
-                continue
-            tracker.due = None
+        self._silence.confirm(self.nodes, confirmed_until)
+        for name, tracker in self._silence.take(self.nodes, now, _NODES_PER_STEP):
             view, others = self.endpoints.update(tracker.advance(min(now, confirmed_until + tracker.interval)))
             if view is not tracker.view:
                 if node_view.only_silence_differs(tracker.view, view):
                     tracker.view = view
-                    self._silent.append(name)
+                    self.matches.add_silent(name)
                 else:
                     self._aged |= self._replace_view(name, tracker, view)
                 self._aged.add(Key(Kind.NODE, name))
             self._aged |= self._apply_endpoints(others)
-            if (change := tracker.next_change) is not None and change <= now:
-                self._unconfirmed.add(name)
-            else:
-                self._schedule(name, tracker)
 
     def match_step(self) -> set[Key]:
-        """Match pools and generators with nodes, a bounded number of times. Return the new ones that are complete.
-
-        One pool after the other, because the dictionaries of pools of one size grow at the same node.
-        """
-        if self._silent and not self._unmatched:
-            silent, self._silent = self._silent, []
-            self._unmatched = {key: iter(silent) for key in self._entries}
-        complete: set[Key] = set()
-        left = _MATCHES_PER_STEP
-        while self._unmatched and left > 0:
-            key, names = next(iter(self._unmatched.items()))
-            entry = self._entries[key]
-            cost = 1 if entry.matched else _COST_OF_FIRST_MATCH
-            room = -(-left // cost)
-            step = [*islice(names, room)]
-            changed = [entry.update(name, t.view, t.silence) for name in step if (t := self.nodes.get(name))]
-            left -= 1 + cost * len(step)
-            if entry.matched and any(changed):
-                self._aged.add(key)
-            if len(step) < room:
-                del self._unmatched[key]
-                complete |= set() if entry.matched else {key}
-                entry.matched = True
+        """Match new pools and generators, and silent nodes, a bounded number of times. Return the complete new ones."""
+        complete, aged = self.matches.step(self.nodes)
+        self._aged |= aged
         return complete
-
-    @property
-    def matched(self) -> bool:
-        """True if `match_step` has nothing to do."""
-        return not self._unmatched and not self._silent
-
-    def _is_due(self, now: float) -> bool:
-        return bool(self._due) and self._due[0][0] <= now
 
     def find_orphaned_leases(self, now: float) -> set[Key]:
         """Return the nodes whose Lease is left and not renewed although their NodeCapability was deleted (C4)."""
@@ -264,13 +200,13 @@ class ClusterCache:
 
     def next_deadline(self) -> float | None:
         """Return the time at which `advance` has work (monotonic seconds), or None."""
-        return 0.0 if not self.matched else self._due[0][0] if self._due else None
+        return 0.0 if not self.matches.done else self._silence.next_due
 
     def reset_liveness(self, now: float) -> None:
         """Give every node a fresh period after a recovery of the Lease watch (requirement C3)."""
         for name, tracker in self.nodes.items():
             tracker.restart_grace(now)
-            self._schedule(name, tracker)
+            self._silence.add(name, tracker)
 
     def restore_from_slices(self, now: float) -> Iterator[None]:
         """Count listed nodes without a Ready condition as live, in steps, after the first complete listing (C4, D9).
@@ -285,7 +221,7 @@ class ClusterCache:
                 if tracker and tracker.was_never_judged:
                     tracker.last_heartbeat, tracker.silent_since = now, None
                     self._set_view(name, tracker, replace(tracker.view, liveness=Liveness.LIVE, seen=True))
-                    self._schedule(name, tracker)
+                    self._silence.add(name, tracker)
                 yield
             yield
 
@@ -300,7 +236,7 @@ class ClusterCache:
             view = tracker.restore(now, self.wall_offset)
             if view is not tracker.view:
                 self._set_view(name, tracker, view)
-            self._schedule(name, tracker)
+            self._silence.add(name, tracker)
             yield
 
     def _upsert_node(self, node: Node, now: float) -> set[Key]:
@@ -319,7 +255,7 @@ class ClusterCache:
             view = node_view.with_silence_of(view, live)
         dirty = self._set_view(name, tracker, view)
         if fresh:
-            self._schedule(name, tracker)
+            self._silence.add(name, tracker)
         return dirty
 
     def _add_node(self, node: Node, now: float) -> set[Key]:
@@ -330,11 +266,8 @@ class ClusterCache:
         view = node_view.merge_kube_node(node_view.with_report(tracker.view, node), self.kube_nodes.get(name))
         tracker.view, others = self.endpoints.update(view)
         self.nodes[name] = tracker
-        self._schedule(name, tracker)
-        dirty = self._update_known_types(frozenset(), node_view.types(tracker.view)) | self._update_pools(
-            name, tracker.view, self._entries
-        )
-        return dirty | self._apply_endpoints(others)
+        self._silence.add(name, tracker)
+        return {Key(Kind.NODE, name)} | self.matches.add(name, tracker.view) | self._apply_endpoints(others)
 
     def _upsert_kube_node(self, kube: KubeNode) -> set[Key]:
         """Update a v1 Node. Ignore the kubelet's status updates every five minutes, which do not affect pools (D4)."""
@@ -352,7 +285,7 @@ class ClusterCache:
         if tracker is None:
             return set()
         dirty = self._set_view(name, tracker, node_view.merge_kube_node(tracker.view, self.kube_nodes.get(name)))
-        self._schedule(name, tracker)
+        self._silence.add(name, tracker)
         return dirty
 
     def _set_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
@@ -370,46 +303,11 @@ class ClusterCache:
 
     def _replace_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, tracker.view = tracker.view, view
-        affected = self._affected_pools(before, view)
+        affected = self.matches.affected(before, view)
         silence = tracker.silence if node_view.only_silence_differs(before, view) else None
-        dirty = self._update_known_types(node_view.types(before), node_view.types(view)) | self._update_pools(
-            name, view, affected, silence
-        )
-        return dirty if affected or node_view.status_inputs(before) != node_view.status_inputs(view) else set()
-
-    def _update_pools(
-        self, name: str, view: NodeView | None, keys: Iterable[Key], silence: MatchResult | None = None
-    ) -> set[Key]:
-        """Match a node against the pools and generators in `keys`. The result always contains the node's own key."""
-        entries = self._entries
-        return {Key(Kind.NODE, name), *(key for key in keys if entries[key].update(name, view, silence))}
-
-    def _affected_pools(self, before: NodeView, after: NodeView) -> Collection[Key]:
-        """Return the pools and generators that a change of one node can affect."""
-        if node_view.pool_inputs(before) != node_view.pool_inputs(after):
-            return self._entries
-        affected: set[Key] = set()
-        for type_ in node_view.changed_types(before, after):
-            affected |= self._by_type.get(type_, set())
-        if (before.pairs, before.semantic_pairs) != (after.pairs, after.semantic_pairs):
-            affected |= self._by_pairs
-        return affected
-
-    def _update_known_types(self, before: frozenset[str], after: frozenset[str]) -> set[Key]:
-        """Update `known_types`. Return the pools that require a type which became known or unknown (D2)."""
-        dirty: set[Key] = set()
-        for type_ in before - after:
-            self.known_types[type_] -= 1
-            if not self.known_types[type_]:
-                del self.known_types[type_]
-                dirty |= self._by_type.get(type_, set())
-        for type_ in after - before:
-            self.known_types[type_] += 1
-            if self.known_types[type_] == 1:
-                dirty |= self._by_type.get(type_, set())
-        for key in dirty:
-            if key.kind is Kind.POOL:
-                self.pools[key.name].dirty.status = True
+        dirty = self.matches.replace(name, before, view, affected, silence)
+        if affected or node_view.status_inputs(before) != node_view.status_inputs(view):
+            dirty.add(Key(Kind.NODE, name))
         return dirty
 
     def _apply_heartbeat(self, name: str, tracker: NodeLivenessTracker, now: float) -> set[Key]:
@@ -417,20 +315,13 @@ class ClusterCache:
         if view is tracker.view:
             return set()
         dirty = self._set_view(name, tracker, view)
-        self._schedule(name, tracker)
+        self._silence.add(name, tracker)
         return dirty
 
     def _interval(self, name: str, report: Report) -> float:
         """Return H in seconds: from the Lease of the report's epoch, else from the report."""
         lease = self.leases.get(name)
         return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
-
-    def _schedule(self, name: str, tracker: NodeLivenessTracker) -> None:
-        """Schedule the node's next check in `advance`. Later heartbeats add no entry, so the heap stays small."""
-        due = tracker.next_change
-        if due is not None and (tracker.due is None or due < tracker.due):
-            tracker.due = due
-            heapq.heappush(self._due, (due, name))
 
     def _upsert_pool(self, pool: Pool) -> set[Key]:
         name = pool.meta.name
@@ -451,7 +342,7 @@ class ClusterCache:
             entry.carry_over(known)
         self.pools[name] = entry
         self.owners.put(pool)
-        return deleted | self._insert_entry(Key(Kind.POOL, name), entry) | self._affected_generators(pool)
+        return deleted | self._insert(Key(Kind.POOL, name), entry) | self._affected_generators(pool)
 
     def _upsert_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
@@ -464,72 +355,34 @@ class ClusterCache:
         if known and known.generator.meta.uid == generator.meta.uid:
             entry.carry_over(known)
         self.generators[name] = entry
-        return deleted | self._insert_entry(Key(Kind.GENERATOR, name), entry)
+        return deleted | self._insert(Key(Kind.GENERATOR, name), entry)
 
-    def _insert_entry(self, key: Key, entry: PoolOrGenerator) -> set[Key]:
-        self._entries[key] = entry
-        for type_ in entry.types:
-            self._by_type[type_].add(key)
-        if entry.needs_pairs:
-            self._by_pairs.add(key)
-        entry.matched, self._unmatched[key] = False, iter(tuple(self.nodes))
+    def _insert(self, key: Key, entry: PoolOrGenerator) -> set[Key]:
+        self.matches.insert(key, entry, self.nodes)
         return self.match_step()
-
-    def _delete_entry(self, key: Key, entry: PoolOrGenerator) -> set[Key]:
-        for type_ in entry.types:
-            self._by_type[type_].discard(key)
-            if not self._by_type[type_]:
-                del self._by_type[type_]
-        self._by_pairs.discard(key)
-        del self._entries[key]
-        self._unmatched.pop(key, None)
-        return {key}
 
     def _delete_pool(self, name: str) -> set[Key]:
         entry = self.pools.pop(name)
         self.owners.drop(entry.pool)
-        return self._delete_entry(Key(Kind.POOL, name), entry) | self._affected_generators(entry.pool)
+        self.matches.remove(key := Key(Kind.POOL, name))
+        return {key} | self._affected_generators(entry.pool)
 
     def _delete_generator(self, name: str) -> set[Key]:
-        return self._delete_entry(Key(Kind.GENERATOR, name), self.generators.pop(name))
+        del self.generators[name]
+        self.matches.remove(key := Key(Kind.GENERATOR, name))
+        return {key}
 
     def _delete_node(self, name: str) -> set[Key]:
         tracker = self.nodes.pop(name)
-        self._unconfirmed.discard(name)
-        dirty = self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
-            name, None, self._entries
-        )
-        return dirty | self._apply_endpoints(self.endpoints.remove(name))
+        self._silence.discard(name)
+        dirty = self.matches.discard(name, tracker.view) | self._apply_endpoints(self.endpoints.remove(name))
+        return dirty | {Key(Kind.NODE, name)}
 
-    def _upsert_slice(self, slice_: Slice) -> set[Key]:
-        """Store a slice under each pool that must repair or delete it (requirement D10)."""
-        name = slice_.meta.name
-        if slice_.term <= MAX_TERM:
-            self.largest_term = max(self.largest_term, slice_.term)
-        before = self._pools_of_slice.get(name, ())
-        for pool in before:
-            self._remove_slice(pool, name)
-        for pool in slice_.pools:
-            self.slices[pool][name] = slice_
-        self._pools_of_slice[name] = slice_.pools
-        return self._mark_slices_dirty(*before, *slice_.pools)
-
-    def _mark_slices_dirty(self, *pools: str) -> set[Key]:
+    def _mark_slices_dirty(self, pools: Iterable[str]) -> set[Key]:
         for pool in pools:
             if entry := self.pools.get(pool):
                 entry.dirty.slices = entry.dirty.status = True
         return {Key(Kind.POOL, pool) for pool in pools}
-
-    def _delete_slice(self, name: str) -> set[Key]:
-        pools = self._pools_of_slice.pop(name)
-        for pool in pools:
-            self._remove_slice(pool, name)
-        return self._mark_slices_dirty(*pools)
-
-    def _remove_slice(self, pool: str, name: str) -> None:
-        del self.slices[pool][name]
-        if not self.slices[pool]:
-            del self.slices[pool]
 
     def _affected_generators(self, pool: Pool) -> set[Key]:
         """Return the generators that must check the pool after an edit or a deletion by hand (requirement D5)."""

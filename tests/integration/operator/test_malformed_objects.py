@@ -150,7 +150,7 @@ def full_pass_seconds(api: FakeApi) -> float:
             if not isinstance(decoded := decode(kind, body), DecodeError):
                 cache.upsert(decoded, 0.0)
     for name, pool in cache.pools.items():
-        plan_pool(pool, cache.slices[name], cache.known_types, 0.0, "")
+        plan_pool(pool, cache.slices[name], cache.matches.known_types, 0.0, "")
     return time.process_time() - began
 
 

@@ -11,7 +11,7 @@ from tests.support.builders import condition, generator_object, node_object, poo
 from tests.support.llm_fleet import no_llm, publish, small_fleet
 from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, operator, simulated, until
 
-from hotpool.core import cluster_cache
+from hotpool.core import match_index
 from hotpool.core.model import Kind
 
 NODES = 20
@@ -20,14 +20,14 @@ EVERY = {f"n{number}": "Ready" for number in range(NODES)}
 
 @pytest.fixture(autouse=True)
 def one_node_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_cache, "_MATCHES_PER_STEP", 1)
+    monkeypatch.setattr(match_index, "_MATCHES_PER_STEP", 1)
 
 
 async def matched(fleet: Fleet) -> None:
     """Wait until every node is matched, and what follows is written."""
     await asyncio.sleep(0)  # the event arrives
-    assert not fleet.cache.matched
-    await until(lambda: fleet.cache.matched)
+    assert not fleet.cache.matches.done
+    await until(lambda: fleet.cache.matches.done)
     await asyncio.sleep(2)
 
 
@@ -100,7 +100,7 @@ async def test_a_generator_whose_spec_changed_is_planned_once_all_nodes_are_matc
         await asyncio.sleep(2)
         written = len(api.writes)
         api.edit(Kind.GENERATOR, "g", {"spec": {"graceSeconds": 1}})
-        await until(lambda: fleet.cache.matched)
+        await until(lambda: fleet.cache.matches.done)
         assert len(api.writes) == written
         await asyncio.sleep(2)
         assert len(api.objects[Kind.POOL]) == 10
@@ -114,7 +114,7 @@ async def test_the_gate_opens_once_all_nodes_are_matched() -> None:
     for kind in (Kind.NODE, Kind.POOL):
         for body in list(fleet.api.objects[kind].values()):
             fleet.manager.on_object(kind, None, body)
-    assert not fleet.cache.matched
+    assert not fleet.cache.matches.done
     await fleet.manager.open_gate()
-    assert fleet.cache.matched
+    assert fleet.cache.matches.done
     assert fleet.cache.pools["llm"].members == EVERY

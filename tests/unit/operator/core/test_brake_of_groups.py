@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.builders import H, node, open_cache, pool, report, service
 
-from hotpool.core import cluster_cache
+from hotpool.core import cluster_cache, match_index
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Heartbeat
 from hotpool.core.planning.pool_plan import plan_members
@@ -90,7 +90,7 @@ def test_no_node_of_a_group_that_the_brake_keeps_leaves(outage: Outage) -> None:
         confirmed = max(0.0, (now - outage.echo) // PROBE_SECONDS * PROBE_SECONDS)
         with (
             patch.object(cluster_cache, "_NODES_PER_STEP", outage.per_tick),
-            patch.object(cluster_cache, "_MATCHES_PER_STEP", outage.per_tick),
+            patch.object(match_index, "_MATCHES_PER_STEP", outage.per_tick),
         ):
             tick(cache, now, confirmed, set(names))
 

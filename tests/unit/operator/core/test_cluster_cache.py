@@ -28,7 +28,7 @@ from tests.support.builders import (
     stopped,
 )
 
-from hotpool.core import cluster_cache
+from hotpool.core import match_index
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.generators import admission
 from hotpool.core.matching import match
@@ -151,7 +151,7 @@ def test_silence_while_a_new_pool_is_matched_reaches_every_pool() -> None:
     for name in names:
         cache.upsert(node(name, report(service("q", "llm"))), 0)
         cache.record_heartbeat(lease(name, "1"), 0)
-    with patch.object(cluster_cache, "_MATCHES_PER_STEP", 4):
+    with patch.object(match_index, "_MATCHES_PER_STEP", 4):
         cache.upsert(pool("new", requires={"types": [{"type": "llm"}]}), 0)
         assert not cache.pools["new"].matched
         dirty = cache.advance(4 * H)
@@ -213,7 +213,7 @@ class Incremental(RuleBasedStateMachine):
         self.now = 0.0
         self.before: dict[str, tuple[Any, ...]] = {}
         self.dirty: set[Key] = set()
-        self.patch = patch.object(cluster_cache, "_MATCHES_PER_STEP", 2)
+        self.patch = patch.object(match_index, "_MATCHES_PER_STEP", 2)
         self.patch.start()
 
     def teardown(self) -> None:
@@ -225,7 +225,7 @@ class Incremental(RuleBasedStateMachine):
     @property
     def recorded(self) -> bool:
         """True if no match is left to do."""
-        return self.cache.matched and not self.cache.ageing
+        return self.cache.matches.done and not self.cache.ageing
 
     @rule(
         name=names,
@@ -319,7 +319,7 @@ class Incremental(RuleBasedStateMachine):
     @invariant()
     def types_are_counted(self) -> None:
         reports = [tracker.view.node.report for tracker in self.cache.nodes.values()]
-        assert self.cache.known_types == Counter(type_ for seen in reports if seen for type_ in seen.types)
+        assert self.cache.matches.known_types == Counter(type_ for seen in reports if seen for type_ in seen.types)
 
     @invariant()
     def every_change_is_marked(self) -> None:
@@ -549,14 +549,14 @@ def test_a_language_that_no_pool_requires_marks_no_pool() -> None:
 
 def test_known_types_and_the_pools_that_require_them() -> None:
     cache = cache_with_node()
-    assert dict(cache.known_types) == {"llm": 1}
+    assert dict(cache.matches.known_types) == {"llm": 1}
     dirty = cache.upsert(node("m", report(stopped("a", "asr"), service("q", "llm"))), 0)
     assert Key(Kind.POOL, "asr") in dirty
-    assert dict(cache.known_types) == {"llm": 2, "asr": 1}
+    assert dict(cache.matches.known_types) == {"llm": 2, "asr": 1}
     dirty = cache.upsert(node("m", report(service("q", "llm"), sequence=2), version=2), 0)
     assert Key(Kind.POOL, "asr") in dirty
     cache.delete(Kind.NODE, "n", "uid-n")
-    assert dict(cache.known_types) == {"llm": 1}
+    assert dict(cache.matches.known_types) == {"llm": 1}
 
 
 def test_a_type_reported_by_another_node_marks_no_pool_without_that_node() -> None:
@@ -609,7 +609,7 @@ def test_a_slice_with_an_incredible_term_does_not_end_all_elections(term: int) -
     cache = open_cache()
     cache.upsert(slice_("p", 0, term=7), 0)
     cache.upsert(slice_("q", 0, term=term), 0)
-    assert cache.largest_term == 7
+    assert cache.slices.largest_term == 7
 
 
 def test_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> None:

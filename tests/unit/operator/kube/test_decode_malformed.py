@@ -83,7 +83,7 @@ def assert_all_planned(cache: ClusterCache) -> None:
     for record in cache.nodes.values():
         assert_storable(CapabilityStatus(conditions=plan_node(record.view, NOW).conditions))
     for name, pool in cache.pools.items():
-        assert_storable(plan_pool(pool, cache.slices.get(name, {}), cache.known_types, 0.0, NOW).status)
+        assert_storable(plan_pool(pool, cache.slices.get(name, {}), cache.matches.known_types, 0.0, NOW).status)
     for generator in cache.generators.values():
         own = cache.owners.pools_of(generator.generator.meta.uid)
         plan = plan_generator(generator, own, cache.pools, 0.0, NOW)
