@@ -1,8 +1,9 @@
 """`make demo`: six nodes with real services. A service stops, its node leaves the pools, and comes back.
 
-Starts a cluster, a Redis, the operator and six agents, runs a scripted hot-plug in both directions, then stays up for
-manual commands. `--once` exits after the script: 0 if every expectation was met, else 1. Everything is removed at the
-end, and after Ctrl-C, SIGTERM or SIGHUP at any moment.
+Starts a cluster, a Redis, the operator and six agents, and runs a scripted hot-plug in both directions, in which a
+request of one session reaches a node by pick, then another, then the first again. Then it stays up for manual commands.
+`--once` exits after the script: 0 if every expectation was met, else 1. Everything is removed at the end, and after
+Ctrl-C, SIGTERM or SIGHUP at any moment.
 """
 
 import argparse
@@ -13,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import permutations
+from itertools import count, permutations
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +28,12 @@ from demo.change_watcher import Observer
 from demo.screen import render_screen
 from demo.waiting import Pools, wait_for_pools
 from hotpool.core.generators.admission import pool_name
+from hotpool.lookup import Picked, SyncLookup
 from localfleet.catalogue import service, translator
 from localfleet.clusters import cluster
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY, kind_program, kubectl_program
-from localfleet.process import ManagedProcess, TooLate
+from localfleet.process import ManagedProcess, TooLate, wait_for
 from localfleet.redis_server import redis_url
 from localfleet.signals import SIGNALS, ignore_signals, unwind_on_signals
 
@@ -66,6 +69,8 @@ EXPECTED: Final = {
     **{pool_name("speech", f"*-{b}"): {n for n in LANGUAGES if b in LANGUAGES[n]} for _, b in PAIRS},
 }
 """Pool → its members while every service runs: pools made by hand, by language pair and by target."""
+REACHED: Final = ("edge-1", "zh-en", "tts")
+"""Node, pool and type of the service that a session reaches, while it is there."""
 READY_SECONDS: Final = 120.0
 STEP_SECONDS: Final = 20.0
 BETWEEN_SECONDS: Final = 2.0
@@ -103,7 +108,8 @@ class Demo:
                 self.fleet.kubectl("apply", "-f", str(REPOSITORY / "crds" / "samples" / f"{sample}.yaml"))
         self.seen.start()
         with step("operator and six agents with their services"):
-            self.fleet.start_operator()
+            # All nodes are this machine, so that only loopback addresses lead to their services.
+            self.fleet.start_operator("operator", "--allow-loopback-endpoints")
             for node, languages in LANGUAGES.items():
                 own = [service("qwen", "llm")] if node in OWN_TYPE_NODES else []
                 self.fleet.start_agent(node, [*translator(languages), *own])
@@ -112,10 +118,31 @@ class Demo:
 
     def play(self) -> None:
         """Run the scripted hot-plug. Raises TooLate if an expectation is not met in time."""
-        for node, command, id_, pool in SCRIPT:
-            time.sleep(BETWEEN_SECONDS)
-            self._plug(node, command, id_, pool)
+        node, pool, _ = REACHED
+        with SyncLookup.from_url(self._redis, namespace=NAMESPACE) as lookup:
+            keys = (f"session-{number}" for number in count())
+            session = next(key for key in keys if getattr(lookup.pick(pool, key=key), "node", "") == node)
+            self._request(lookup, session, there=True)
+            for where, command, id_, left in SCRIPT:
+                time.sleep(BETWEEN_SECONDS)
+                self._plug(where, command, id_, left)
+                if (where, left) == (node, pool):
+                    self._request(lookup, session, there=command == "start")
         self._wait(EXPECTED, STEP_SECONDS)
+
+    def _request(self, lookup: SyncLookup, session: str, *, there: bool) -> None:
+        """Send a request of a session to where a pick says. `there`: it must be the node of REACHED, or another one."""
+        node, pool, type_ = REACHED
+
+        def pick() -> Picked | None:
+            picked = lookup.pick(pool, key=session, types=[type_])
+            return picked if isinstance(picked, Picked) and (picked.node == node) == there else None
+
+        picked = wait_for(f"a pick of {session} is {'' if there else 'not '}{node}", pick, STEP_SECONDS)
+        assert picked  # noqa: S101 - for the type checker.
+        url = picked.url(type_, path="/health")
+        with urllib.request.urlopen(url, timeout=STEP_SECONDS) as response:  # noqa: S310 - of a service of the demo.
+            screen.print(f"  GET {url} of {session}: {response.status} from {picked.node}", markup=False)
 
     def hints(self) -> None:
         """Print commands to try."""
@@ -125,7 +152,7 @@ class Demo:
             f"{shlex.quote(str(self._kubectl))} get nodepools -n {NAMESPACE}",
             ".venv/bin/hotpool-agent stop piper --node edge-1",
             ".venv/bin/hotpool-agent start piper --node edge-1",
-            f".venv/bin/hotpool pick zh-en -n {NAMESPACE} --redis {self._redis}",
+            f"curl http://$(.venv/bin/hotpool pick zh-en --endpoint tts -n {NAMESPACE} --redis {self._redis})/health",
         )
         screen.print("\nTry, in another terminal, and watch here; Ctrl-C removes everything:")
         for line in lines:

@@ -6,9 +6,11 @@ All times are seconds of this machine's clock, so that a stage can be measured f
 import asyncio
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, Literal, NamedTuple
 
 import urllib3
 from kubernetes import client, watch
@@ -20,9 +22,10 @@ _KINDS: Final = ("nodepools", "nodepoolslices", "nodecapabilities")
 _LOOK_SECONDS: Final = 0.005
 _SWEEP_SECONDS: Final = 0.5
 _REMEMBERED: Final = 50
+_EFFECTS_REMEMBERED: Final = 1000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """A change of a node's ready services and its effects. Times in seconds; `at` is the agent's timestamp."""
 
@@ -33,7 +36,16 @@ class Change:
     report: float
     redis: float | None = None
     slices: float | None = None
-    pools: set[str] = field(default_factory=set)
+    pools: frozenset[str] = frozenset()
+
+
+class _Effect(NamedTuple):
+    """A node that joined or left a pool at a time."""
+
+    node: str
+    pool: str
+    at: float
+    place: Literal["slices", "redis"]
 
 
 class Observer:
@@ -46,7 +58,8 @@ class Observer:
         """Pool → node → state."""
         self.redis: dict[str, set[str]] = {}
         """Pool → nodes."""
-        self.changes: list[Change] = []
+        self._reported: list[Change] = []
+        self._effects: deque[_Effect] = deque(maxlen=_EFFECTS_REMEMBERED)
         self.failures: dict[str, str] = {}
         """Failed service and node → text with its last error."""
         self._fleet = fleet
@@ -54,6 +67,24 @@ class Observer:
         self._bodies: dict[str, Any] = {}
         self._focus: str | None = None
         self._ended = threading.Event()
+
+    @property
+    def changes(self) -> list[Change]:
+        """The last changes with their effects: those between the agent's timestamp and that of the node's next change.
+
+        An effect may be observed before its change, because each kind has a watch of its own.
+        """
+        ends: dict[str, float] = {}
+        found: list[Change] = []
+        for change in reversed(self._reported):
+            end = ends.get(change.node, inf)
+            ends[change.node] = change.at
+            effects = [item for item in self._effects if item.node == change.node and change.at <= item.at < end]
+            times = {place: [item.at for item in effects if item.place == place] for place in ("slices", "redis")}
+            last = {place: max(at) for place, at in times.items() if at}
+            pools = frozenset(item.pool for item in effects if item.place == "slices")
+            found.insert(0, replace(change, slices=last.get("slices"), redis=last.get("redis"), pools=pools))
+        return found
 
     def start(self) -> None:
         """Start the watches."""
@@ -70,7 +101,7 @@ class Observer:
         self._focus = pool
 
     def _watch(self, plural: str) -> None:
-        take = {"nodepools": self._take_pool, "nodepoolslices": self._take_slice, "nodecapabilities": self._take_node}
+        take = {"nodepools": self.take_pool, "nodepoolslices": self.take_slice, "nodecapabilities": self.take_node}
         while not self._ended.is_set():
             try:
                 listing = self._fleet.objects.list_namespaced_custom_object
@@ -81,26 +112,25 @@ class Observer:
             except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
                 self._ended.wait(1)
 
-    def _take_pool(self, body: Any, _now: float, *, gone: bool) -> None:
+    def take_pool(self, body: Any, _now: float, *, gone: bool) -> None:
+        """Note a pool of a watch."""
         name = body["metadata"]["name"]
         if gone:
             self.pools.pop(name, None)
         else:
             self.pools[name] = body
 
-    def _take_slice(self, body: Any, now: float, *, gone: bool) -> None:
+    def take_slice(self, body: Any, now: float, *, gone: bool) -> None:
+        """Note a slice of a watch."""
         pool = body["metadata"]["labels"]["hotpool.dev/pool"]
         self._bodies[body["metadata"]["name"]] = (pool, [] if gone else body.get("members") or [])
         members = [member for owner, found in self._bodies.values() if owner == pool for member in found]
         before, after = self.slices.get(pool, {}), {member["node"]: member["state"] for member in members}
         self.slices[pool] = after
-        for node in before.keys() ^ after.keys():
-            change = self._last_change(node)
-            if change:
-                change.slices = now
-                change.pools.add(pool)
+        self._effects.extend(_Effect(node, pool, now, "slices") for node in before.keys() ^ after.keys())
 
-    def _take_node(self, body: Any, now: float, *, gone: bool) -> None:
+    def take_node(self, body: Any, now: float, *, gone: bool) -> None:
+        """Note a report of a watch."""
         node, report = body["metadata"]["name"], (body.get("status") or {}).get("report")
         if gone or not report:
             return
@@ -114,11 +144,8 @@ class Observer:
         self._offers[node] = offers
         if before is not None and before != offers:
             stamp = datetime.fromisoformat(report["time"]).timestamp()
-            self.changes.append(Change(node, stamp, before - offers, offers - before, now))
-            del self.changes[:-_REMEMBERED]
-
-    def _last_change(self, node: str) -> Change | None:
-        return next((change for change in reversed(self.changes) if change.node == node), None)
+            self._reported.append(Change(node, stamp, before - offers, offers - before, now))
+            del self._reported[:-_REMEMBERED]
 
     async def _look(self) -> None:
         """Read Redis: the pool in focus continuously, all pools periodically."""
@@ -142,8 +169,6 @@ class Observer:
             if before == nodes:
                 return
             self.redis[pool] = nodes
-            for node in before ^ nodes:
-                change = self._last_change(node)
-                if change and pool == self._focus:
-                    change.redis = time.time()
+            if pool == self._focus:
+                self._effects.extend(_Effect(node, pool, time.time(), "redis") for node in before ^ nodes)
             self.changed.notify_all()
