@@ -39,7 +39,7 @@ def report(seen: Observer, state: str, error: str | None = None) -> None:
     service = {"id": "piper", "state": state, "lastError": error}
     status = {"report": {"time": "2026-01-01T00:00:00Z", "capabilities": [], "services": [service]}}
     body: dict[str, Any] = {"metadata": {"name": "edge-1"}, "status": status}
-    seen.take_node(body, 0.0, gone=False)  # noqa: SLF001 - as its watch does.
+    seen.take_node(body, 0.0, gone=False)
 
 
 def wait(seen: Observer, *, seconds: float = 0.0, running: bool = True) -> list[str]:
