@@ -42,7 +42,8 @@ def claim(random: Random) -> dict[str, Any]:
     endpoint = {"addresses": own, "port": 6007 + random.randrange(2), "appProtocol": None}
     reasons = ("LoopbackOnly", "Local", "NoPort", "NoAddress", "Unchecked")
     lacking = {"endpoint": None, "endpointReason": random.choice(reasons)}
-    return random.choices([{"endpoint": endpoint}, lacking, {}], [6, 1, 1])[0]
+    claims: list[dict[str, Any]] = [{"endpoint": endpoint}, lacking, {}]
+    return random.choices(claims, [6, 1, 1])[0]
 
 
 def content(random: Random, sequence: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -32,33 +32,57 @@ class AddressPolicy:
     allow_loopback: bool = False
     """True: picks may answer with loopback addresses, for trials on one machine."""
 
-    def refusal(self, ip: str, port: int) -> str | None:
-        """Return why no node may claim this address and port, as a predicate of the address, or None."""
+    def judge(self, ip: str) -> "Judgement":
+        """Judge an address whatever the port. One call serves all services of a node."""
         address = _parse(ip)
         if address is None:
-            return "is no IP address"
-        for candidate in _meanings(address):
-            if problem := self._refusal(candidate, port):
-                return problem if candidate == address else f"embeds {candidate}, which {problem}"
-        return None
+            return Judgement("is no IP address", vouched=False, meanings=())
+        meanings = tuple(_meanings(address))
+        refusals = (_of_meaning(meanings, item, self._refusal(item)) for item in meanings)
+        refusal = next((text for text in refusals if text), None)
+        return Judgement(refusal, any(address in network for network in self.allowed_cidrs), meanings)
 
-    def _refusal(self, address: Address, port: int) -> str | None:
+    def refusal_at(self, judged: "Judgement", port: int) -> str | None:
+        """Return why no node may claim a judged address with this port, as a predicate of the address, or None."""
+        if judged.refusal or all(port != number for _, number in self.api_servers):
+            return judged.refusal
+        found = next((item for item in judged.meanings if (str(item), port) in self.api_servers), None)
+        return _of_meaning(judged.meanings, found, "is the API server's, with its port") if found else None
+
+    def refusal(self, ip: str, port: int) -> str | None:
+        """Return why no node may claim this address and port, as a predicate of the address, or None."""
+        return self.refusal_at(self.judge(ip), port)
+
+    def vouches_for(self, ip: str) -> bool:
+        """Return True if an address is in one of the allowed ranges."""
+        return self.judge(ip).vouched
+
+    def _refusal(self, address: Address) -> str | None:
         if address.is_loopback:
             return None if self.allow_loopback else "is a loopback address"
         if forbidden := _forbidden_class(address):
             return forbidden
-        for name, networks in (
-            ("endpoints.deniedCIDRs", self.denied_cidrs),
-            ("the range of Services", self.service_cidrs),
-        ):
+        denied = (("endpoints.deniedCIDRs", self.denied_cidrs), ("the range of Services", self.service_cidrs))
+        for name, networks in denied:
             if network := next((network for network in networks if address in network), None):
                 return f"is in {name} ({network})"
-        return "is the API server's, with its port" if (str(address), port) in self.api_servers else None
+        return None
 
-    def vouches_for(self, ip: str) -> bool:
-        """Return True if an address is in one of the allowed ranges."""
-        address = _parse(ip)
-        return address is not None and any(address in network for network in self.allowed_cidrs)
+
+class Judgement(NamedTuple):
+    """Judgement of one address."""
+
+    refusal: str | None
+    """Why no node may claim it, as a predicate of the address; None: it may be claimed."""
+    vouched: bool
+    """True if it is in one of the allowed ranges."""
+    meanings: tuple[Address, ...]
+    """The address, and the one that it embeds."""
+
+
+def _of_meaning(meanings: tuple[Address, ...], meaning: Address, text: str | None) -> str | None:
+    """Return a predicate of a meaning as one of the address itself, the first meaning."""
+    return text if text is None or meaning is meanings[0] else f"embeds {meaning}, which {text}"
 
 
 def is_loopback(ip: str) -> bool:

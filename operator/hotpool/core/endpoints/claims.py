@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from hotpool.core.endpoints.address_policy import AddressPolicy, is_loopback
+from hotpool.core.endpoints.address_policy import AddressPolicy, Judgement, is_loopback
 from hotpool.core.endpoints.pod_observations import PodClaims, PodObservations
 from hotpool.core.model import Endpoint, Node, NodeView, PodReference, ServiceEndpoint, ServiceOffer
 
@@ -41,10 +41,14 @@ class Claim:
 
 def claims_of(view: NodeView, policy: AddressPolicy, pods: PodObservations) -> Iterator[Claim]:
     """Yield the claims of all ready services, in the order of the report and of the addresses."""
+    judged: dict[str, Judgement] = {}
     for offer, endpoint in _offered(view):
         for address in dict.fromkeys(_addresses(view.node, offer, endpoint)):
-            refusal = policy.refusal(address, endpoint.port)
-            voucher = _voucher(view, offer.pod, address, policy, pods)
+            found = judged.get(address)
+            if found is None:
+                found = judged[address] = policy.judge(address)
+            refusal = policy.refusal_at(found, endpoint.port)
+            voucher = _voucher(view, offer.pod, address, pods, in_range=found.vouched)
             yield Claim(offer.service, address, endpoint.port, voucher, refusal, offer.pod)
 
 
@@ -90,9 +94,9 @@ def _addresses(node: Node, offer: ServiceOffer, endpoint: ServiceEndpoint) -> tu
 
 
 def _voucher(
-    view: NodeView, pod: PodReference | None, address: str, policy: AddressPolicy, pods: PodObservations
+    view: NodeView, pod: PodReference | None, address: str, pods: PodObservations, *, in_range: bool
 ) -> Voucher:
     of_pod = pod is not None and pods.confirms(pod, view.node.meta.name, address)
     if of_pod or address in view.node.addresses or (view.kube is not None and address in view.kube.addresses):
         return Voucher.OWNER
-    return Voucher.RANGE if policy.vouches_for(address) else Voucher.AGENT
+    return Voucher.RANGE if in_range else Voucher.AGENT

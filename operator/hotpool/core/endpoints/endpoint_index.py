@@ -31,10 +31,9 @@ _NONE: Final = NodeEndpoints()
 
 @dataclass(slots=True)
 class _Entry:
-    """Claims of one node, and what they came to."""
+    """What one node claims, and what it came to."""
 
     inputs: tuple[object, ...]
-    claims: tuple[Claim, ...]
     rights: Mapping[Place, int]
     pods: PodClaims
     result: NodeEndpoints = _NONE
@@ -59,11 +58,11 @@ class EndpointIndex:
         if known is not None and known.inputs == inputs:
             return _with(view, known.result), set()
         claims = tuple(claims_of(view, self.policy, self.pods))
-        entry = _Entry(inputs, claims, _rights(claims, self.policy, alive=_is_alive(view)), pods)
+        entry = _Entry(inputs, _rights(claims, self.policy, alive=_is_alive(view)), pods)
         self._entries[name] = entry
         self.pods.claim(name, known.pods if known else {}, pods)
         others = self._claim(name, known.rights if known else {}, entry.rights)
-        entry.result = self._result(view, entry)
+        entry.result = self._result(view, claims, _NONE)
         return _with(view, entry.result), others
 
     def remove(self, node: str) -> set[str]:
@@ -79,7 +78,7 @@ class EndpointIndex:
         entry = self._entries.get(view.node.meta.name)
         if entry is None:
             return view
-        entry.result = self._result(view, entry)
+        entry.result = self._result(view, claims_of(view, self.policy, self.pods), entry.result)
         return _with(view, entry.result)
 
     def _claim(self, node: str, before: Mapping[Place, int], after: Mapping[Place, int]) -> set[str]:
@@ -92,16 +91,17 @@ class EndpointIndex:
                     del self._claimants[place]
         return others
 
-    def _result(self, view: NodeView, entry: _Entry) -> NodeEndpoints:
+    def _result(self, view: NodeView, claims: Iterable[Claim], before: NodeEndpoints) -> NodeEndpoints:
+        """Return what a node gets of its claims: the result before, if it is equal."""
         name, problems = view.node.meta.name, list[AddressProblem]()
         usable: dict[str, list[Claim]] = {}
-        for claim in entry.claims:
+        for claim in claims:
             if problem := self._problem(name, claim):
                 problems.extend([] if self._is_undecided(claim) else [problem])
             else:
                 usable.setdefault(claim.service, []).append(claim)
         result = NodeEndpoints(dict(endpoints_of(view, usable)), tuple(sorted(set(problems), key=_order)))
-        return entry.result if entry.result == result else result
+        return before if before == result else result
 
     def _problem(self, node: str, claim: Claim) -> AddressProblem | None:
         if reason := _refusal(claim, self.policy):

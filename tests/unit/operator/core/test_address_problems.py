@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from hotpool.core.address_problems import AddressProblem, conflict, describe, parse
 
 names = st.text("abz09-", min_size=1, max_size=63)
-places = st.tuples(names, st.ip_addresses().map(str), st.integers(1, 65535))
+addresses, ports = st.ip_addresses().map(str), st.integers(1, 65535)
 reasons = st.sampled_from(["is link-local", "is in endpoints.deniedCIDRs (10.0.0.0/8)"])
 problems = st.one_of(
-    st.builds(lambda place, reason: AddressProblem(*place, reason), places, reasons),
-    st.builds(lambda place, rival, equal: conflict(*place, rival, equal=equal), places, names, st.booleans()),
+    st.builds(AddressProblem, names, addresses, ports, reasons),
+    st.builds(conflict, names, addresses, ports, names, equal=st.booleans()),
 )
 
 
