@@ -24,6 +24,7 @@ from hotpool.api.slice import MemberState
 from hotpool.common.hashing import slot
 from hotpool.core.address_problems import host_and_port
 from hotpool.core.kube_node_health import describe_shutdown
+from hotpool.core.language_pairs import Pairs
 from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
 
 
@@ -323,24 +324,26 @@ def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
 
 def _language_predicates(required: LanguageRequirement) -> Iterator[Predicate]:
     for pair in required.all_of:
-        source, _, target = pair.partition("-")
-        wanted = source if source == "*" else normalise_language(source)
-        yield _pair_predicate(f"{wanted}-{normalise_language(target) or target}", required)
+        yield _pair_predicate(normalise_pair(pair), semantic=required.semantic)
 
 
-def _pair_predicate(pair: str, required: LanguageRequirement) -> Predicate:
+def normalise_pair(pair: str) -> str:
+    """Return a required pair with the language codes that reports are decoded to."""
     source, _, target = pair.partition("-")
-    if source == "*":
+    wanted = source if source == "*" else normalise_language(source)
+    return f"{wanted}-{normalise_language(target) or target}"
 
-        def met(view: NodeView) -> bool:
-            return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
-    else:
+def offers_pair(pairs: Pairs, pair: str) -> bool:
+    """Return True if the pairs contain one in the form of `normalise_pair`; `*-tgt`: any with this target."""
+    return pair[2:] in pairs.targets if pair.startswith("*-") else pair in pairs
 
-        def met(view: NodeView) -> bool:
-            return pair in (view.semantic_pairs if required.semantic else view.pairs)
 
-    suffix = " with semantic repair" if required.semantic else ""
+def _pair_predicate(pair: str, *, semantic: bool) -> Predicate:
+    def met(view: NodeView) -> bool:
+        return offers_pair(view.semantic_pairs if semantic else view.pairs, pair)
+
+    suffix = " with semantic repair" if semantic else ""
     return Predicate(
         Criterion.LANGUAGE_PAIR,
         f"language pair {pair}{suffix}",

@@ -15,6 +15,7 @@ from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
+from hotpool.core.service_filter import ServiceFilter
 
 _DELETED = MatchResult(None)
 _VERSIONS = count(1)
@@ -72,10 +73,14 @@ class PoolMembership:
     """Number that is another one after each change of the members, and in each new instance."""
     merge_at: float | None = None
     """Earliest time of the next merge of slices (monotonic seconds)."""
+    services: ServiceFilter = field(init=False)
+    exceptions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Member of which not every ready service of the required types meets the pool → ids of those that do."""
     _predicates: tuple[Predicate, ...] = ()
 
     def __post_init__(self) -> None:
         self._predicates = predicates(self.pool.spec)
+        self.services = ServiceFilter.of(self.pool.spec)
 
     @property
     def spec(self) -> PoolTemplateSpec:
@@ -99,15 +104,18 @@ class PoolMembership:
         return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
     def update(self, node: str, view: NodeView | None) -> bool:
-        """Match one node (None: deleted). Return True if the result differs from the previous one."""
+        """Match one node (None: deleted). Return True if the result or the exceptions differ from the previous ones."""
+        version = self.version
         result = first_failure(view, self._predicates) if view else _DELETED
         state, criterion = result.state, result.criterion
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
         unreachable = member_state(view) if view and criterion is Criterion.OFFLINE and not view.expired else None
         former = self.members.get(node)
+        if self.services.active:
+            self._update_exception(node, view if state is not None else None)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and self.criteria.get(node) == criterion:
-            return False
+            return self.version != version
         if before != after:
             self.dirty.status, self.version = True, next(_VERSIONS)
         self._remove(node, former)
@@ -125,6 +133,18 @@ class PoolMembership:
             if former is not None and self.retained is not None:
                 self.retained.add(node)
         return True
+
+    def _update_exception(self, node: str, member: NodeView | None) -> None:
+        """Note which services of a member meet the pool; only Redis needs it, so the pool is not dirty."""
+        report = member.node.report if member else None
+        services = self.services.exceptions(report) if report else None
+        if services == self.exceptions.get(node):
+            return
+        self.version = next(_VERSIONS)
+        if services is None:
+            del self.exceptions[node]
+        else:
+            self.exceptions[node] = services
 
     def carry_over(self, former: "PoolMembership") -> None:
         """Take over the state from before a change of the spec; retained nodes must meet the new requirements."""
