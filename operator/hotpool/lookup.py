@@ -11,6 +11,7 @@ from hotpool.projection.lookup.protocol import LookupUnavailableError
 from hotpool.projection.lookup.results import (
     Capability,
     Counts,
+    Endpoint,
     Members,
     NoMember,
     Picked,
@@ -24,6 +25,7 @@ __all__ = [
     "Capability",
     "Counts",
     "Credentials",
+    "Endpoint",
     "Lookup",
     "LookupUnavailableError",
     "Members",

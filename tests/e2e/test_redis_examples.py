@@ -12,7 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.redis_fixture_lookup import claimed_writer, node_loads, pool
+from tests.support.redis_fixture_lookup import DOCUMENTED_READY, claimed_writer, node_loads, write_documented_fleet
 from tests.support.redis_page import PAGE
 
 from hotpool.projection.connection.async_connection import connect
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-READY = ["edge-017", "edge-021", "edge-042"]
 NODE_LIBRARY = "ioredis@5"
 GO_LIBRARY = "github.com/redis/go-redis/v9@v9.23.0"
 GO_NEEDED = (1, 24)
@@ -43,9 +42,7 @@ def server() -> Iterator[RedisServer]:
 
 async def _project(url: str) -> None:
     client = connect(url)
-    writer = await claimed_writer(client)
-    await writer.replace_pool(pool(READY, ["edge-033"]))
-    await writer.stamp(complete=True)
+    await write_documented_fleet(await claimed_writer(client))
     await client.aclose()
 
 
@@ -96,7 +93,8 @@ def test_the_example_in_node_runs(server: RedisServer) -> None:
     (folder / "pick.mjs").write_text(_example("javascript"), encoding="utf-8")
     output = _run(_program("node"), "pick.mjs", folder=folder, url=server.url)
     assert re.sub(r"age: \d+", "age: 1", " ".join(output.split())) == (
-        "{ node: 'edge-021', state: 'Ready', version: '1', age: 1, complete: true }"
+        "{ node: 'edge-021', service: 'faster-whisper', address: '10.0.3.21:6007', appProtocol: 'http', "
+        "state: 'Ready', version: '1', age: 1, complete: true }"
     )
 
 
@@ -106,6 +104,7 @@ def test_the_example_in_go_runs(server: RedisServer) -> None:
     if not (folder / "go.mod").exists():
         _run(go, "mod", "init", "example", folder=folder)
     _run(go, "get", GO_LIBRARY, folder=folder)
-    node, reservation, *rest = _run(go, "run", ".", folder=folder, url=server.url).split()
-    assert (node in READY, len(reservation), rest) == (True, 32, ["<nil>"])
+    node, address, reservation, *rest = _run(go, "run", ".", folder=folder, url=server.url).split()
+    assert (node in DOCUMENTED_READY, len(reservation), rest) == (True, 32, ["<nil>"])
+    assert address == f"10.0.3.{int(node[-3:])}:6007"
     assert asyncio.run(_loads(server.url)) == {node: 1}

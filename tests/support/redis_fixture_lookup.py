@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.support.leadership import FixedLeadership
 
 from hotpool.lookup import Lookup, NoMember, Picked, Reason, Reservation
-from hotpool.projection.documents import PoolDocument
+from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.keys import FleetKeys, score
 from hotpool.projection.writer import RedisWriter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 KEYS = FleetKeys("hotpool", "speech")
 LOAD, ENTRIES, EXPIRIES = KEYS.load
 RING = 1 << 52
+DOCUMENTED_READY = ["edge-017", "edge-021", "edge-042"]
 _NO_NAMES: frozenset[str] = frozenset()
 NO_DRIFT = DriftReport(True, _NO_NAMES, _NO_NAMES, _NO_NAMES, _NO_NAMES, _NO_NAMES)
 TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["asr"],"lost":{}}'
@@ -35,6 +37,17 @@ def pool(
     ready: Collection[str] = (), suspect: Collection[str] = (), draining: Collection[str] = (), *, name: str = "zh-en"
 ) -> PoolDocument:
     return PoolDocument(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
+
+
+async def write_documented_fleet(writer: RedisWriter) -> None:
+    """Write pool `zh-en` of docs/reference/redis.md: its Ready nodes have an asr service each."""
+    members = pool(DOCUMENTED_READY, ["edge-033"])
+    await writer.replace_pool(replace(members, services=PoolServices(("asr",))))
+    for name in DOCUMENTED_READY:
+        endpoint = f"asr|faster-whisper|6007|http|10.0.3.{int(name[-3:])}"
+        await writer.replace_node(NodeDocument(name, (("asr", True, None, ("faster-whisper",)),), endpoint))
+    await writer.append_history("edge-017", [TRANSITION])
+    await writer.stamp(complete=True)
 
 
 async def claimed_writer(client: Client, term: int = 3) -> RedisWriter:

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import time
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from tests.support.leadership import FixedLeadership
 from hotpool.clock import Clock
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.worker import STARTING, Worker
-from hotpool.core.model import Key, Kind, Meta, Node, Slice, StoredCondition, TypeState
+from hotpool.core.model import Endpoint, Key, Kind, Meta, Node, Slice, StoredCondition, TypeState
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import RedisWriter
@@ -109,6 +110,12 @@ class RedisFleet:
         report = core_report(types=types, sequence=sequence, leaving=leaving)
         meta, live = Meta(document.name, f"uid-{document.name}", sequence), StoredCondition("True", "Live", "", "t")
         self.put(Node(meta, report=report, conditions={"Ready": live}))
+
+    def set_endpoints(self, node: str, *endpoints: Endpoint) -> None:
+        """Allow these endpoints of a node, as if its agent had reported them."""
+        tracker = self.cache.nodes[node]
+        tracker.view = replace(tracker.view, endpoints={endpoint.service: endpoint for endpoint in endpoints})
+        self._add({Key(Kind.NODE, node)})
 
     def delete(self, kind: Kind, name: str) -> None:
         """Delete a pool or a node."""

@@ -483,6 +483,11 @@ class FakeRedis:
     index: dict[str, str] = field(default_factory=dict)
     history: dict[str, list[Transition]] = field(default_factory=dict)
     """Newest first."""
+    exceptions: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Node → exceptions of its last write."""
+    endpoints_denied: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+    """Rights on the keys of endpoints that the next claim finds missing."""
     term: int = 0
     claims: int = 0
     complete: bool | None = None
@@ -510,8 +515,13 @@ class FakeRedis:
         """Return the larger of this term and the stored one."""
         self.claims += 1
         await self._raise_fault("claim", "")
+        self.endpoints_denied = self.denied
         self.term = max(self.term, term)
         return self.term
+
+    async def missing_rights(self) -> tuple[str, ...]:
+        """Return the rights on the keys of endpoints that are missing now."""
+        return self.denied
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Store a pool."""
@@ -526,9 +536,10 @@ class FakeRedis:
         self.pools.pop(name, None)
         self.index = {key: pool for key, pool in self.index.items() if pool != name}
 
-    async def replace_node(self, document: NodeDocument) -> None:
+    async def replace_node(self, document: NodeDocument, exceptions: Mapping[str, str] | None = None) -> None:
         """Store a node."""
         await self._write("replace_node", document.name)
+        self.exceptions[document.name] = dict(exceptions or {})
         self.nodes[document.name] = document
 
     async def drop_node(self, name: str, *, delete_history: bool = True) -> None:

@@ -8,22 +8,27 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+import structlog
+
 from hotpool.clock import Clock
+from hotpool.controllers.redis_documents import node_document, pool_document, pool_services, service_exceptions
 from hotpool.controllers.result import Direction, Result
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Key, Kind, Node, Pool
+from hotpool.core.model import Key, Kind, Node
 from hotpool.core.node_history import NodeHistory
-from hotpool.core.planning.pool_plan import PoolMembers, plan_members, plan_node
+from hotpool.core.planning.pool_plan import plan_members, plan_node
 from hotpool.core.pool_membership import PoolMembership
 from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
 from hotpool.leadership import Leadership
-from hotpool.observability.metrics import DRIFT, WRITES
-from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WRITES
+from hotpool.projection.documents import ANY_SERVICES, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, encode
 from hotpool.projection.keys import index_field
 from hotpool.projection.redis_errors import OF_ONE_NAME
 from hotpool.projection.writer import RedisWriter
+
+log = structlog.get_logger(__name__)
 
 
 class RedisTarget:
@@ -59,18 +64,36 @@ class RedisTarget:
         """Node → transitions that Redis has not accepted yet, oldest first."""
 
     async def connect(self) -> Collection[Key]:
-        """Claim our term, raised above a larger one in Redis. Return the keys that a former leader wrote."""
+        """Claim our term, raised above a larger one in Redis. Return the keys that a former leader wrote.
+
+        Return all keys if our user has gained or lost the rights on the keys of endpoints.
+        """
         with _unavailable_unless_of_one_name():
-            cluster = await self._cluster()
+            cluster, endpoints = await self._cluster(), not self._writer.endpoints_denied
             while (stored := await self._writer.claim(self._leadership.term, cluster)) != self._leadership.term:
                 await self._leadership.raise_term(stored + 1)
+            changed = endpoints == bool(self._writer.endpoints_denied)
+            self._note_rights(self._writer.endpoints_denied, changed=changed)
             if self._connected_before:
-                return ()
+                return [*self._held] if changed else ()
             pools, nodes = await self._writer.stored_digests()
         self._connected_before = True
         self._held |= {Key(Kind.POOL, name): digest for name, digest in pools.items()}
         self._held |= {Key(Kind.NODE, name): digest for name, digest in nodes.items()}
         return list(self._held)
+
+    def _note_rights(self, denied: Collection[str], *, changed: bool) -> None:
+        ENDPOINTS_ENABLED.set(not denied)
+        if not changed:
+            return
+        self._accepted.clear()
+        if denied:
+            log.warning(
+                "no endpoints in Redis: picks return nodes alone until the ACL grants these rights",
+                missing=", ".join(denied),
+            )
+        else:
+            log.info("the ACL of Redis grants the rights on endpoints: writing them")
 
     async def reconcile(self, key: Key) -> Result:
         """Write the document of a pool or node if Redis does not hold it."""
@@ -92,12 +115,14 @@ class RedisTarget:
             return Result()
         members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
         membership.record_plan(members.retained)
-        version, document = membership.version, _pool_document(membership.pool, members, self._pools.get(key.name))
+        services = ANY_SERVICES if self._writer.endpoints_denied else pool_services(membership, members, self._cache)
+        former = self._pools.get(key.name)
+        version, document = membership.version, pool_document(membership.pool, members, services, former)
         self._pools[key.name] = document
         if self._held.get(key) != document.digest:
             await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
-        former, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
-        return Result(change=_direction(former[1] if former else None, document))
+        accepted, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
+        return Result(change=_direction(accepted[1] if accepted else None, document))
 
     def _is_current(self, key: Key, membership: PoolMembership) -> bool:
         """Return True if nothing has changed since the last write. The members of a paused pool are in its slices."""
@@ -117,15 +142,16 @@ class RedisTarget:
             return
         plan = plan_node(tracker.view, self._clock.timestamp())
         self._note_transition(name, tracker.view.node, plan.conditions[0].reason)
-        if plan.types is None:
+        document = node_document(tracker.view, plan.types, endpoints=not self._writer.endpoints_denied)
+        if document is None:
             self._nodes.pop(name, None)
             if self._held.get(key, "") != "":
                 await self._send(key, "", "drop_node", self._writer.drop_node(name, delete_history=False))
         else:
-            types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
-            document = self._nodes[name] = NodeDocument(name, types)
+            self._nodes[name] = document
             if self._held.get(key) != document.digest:
-                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document))
+                write = self._writer.replace_node(document, service_exceptions(name, self._accepted, self._cache))
+                await self._send(key, document.digest, "replace_node", write)
         if transitions := self._transitions.get(name):
             write = self._writer.append_history(name, transitions)
             await self._send(key, self._held.get(key, ""), "append_history", write)
@@ -161,6 +187,8 @@ class RedisTarget:
             drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
             if not drift.claimed:
                 raise UnavailableError("Redis has lost the projection")
+            if self._writer.endpoints_denied and not await self._writer.missing_rights():
+                raise UnavailableError("Redis grants the rights on endpoints: claiming again")
             _count_drift(drift)
             if drift.stray_index:
                 wanted = {
@@ -183,21 +211,6 @@ def _unavailable_unless_of_one_name() -> Iterator[None]:
         raise
     except WriteError as error:
         raise UnavailableError(str(error)) from error
-
-
-def _pool_document(pool: Pool, members: PoolMembers, former: PoolDocument | None) -> PoolDocument:
-    generated, published = pool.spec.generated, members.published
-    others = {node: state for node, state in published.items() if state != "Ready"}
-    return PoolDocument(
-        name=pool.meta.name,
-        uid=pool.meta.uid,
-        generator=generated.by if generated else None,
-        key=generated.key if generated else None,
-        ready=frozenset(published.keys() - others if others else published),
-        suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
-        draining=frozenset(node for node, state in others.items() if state == "Draining"),
-        former=former,
-    )
 
 
 def _direction(former: PoolDocument | None, document: PoolDocument) -> Direction | None:

@@ -48,6 +48,11 @@ POOL_WRITES: Final = Counter(
     ["how"],
     registry=REGISTRY,
 )
+ENDPOINTS_ENABLED: Final = Gauge(
+    "hotpool_redis_endpoints_enabled",
+    "1 while endpoints are written to Redis, 0 if its ACL denies a right on their keys",
+    registry=REGISTRY,
+)
 DRIFT: Final = Counter(
     "hotpool_redis_drift",
     "Differences that the drift check found in Redis, by object",

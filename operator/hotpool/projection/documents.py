@@ -6,12 +6,14 @@ content changes, from the former one if there is one, and keep it.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
+from typing import Final
 
+from hotpool.core.model import Endpoint
 from hotpool.projection.keys import STATES
 
-_LAYOUT = "2"  # Part of each digest: after a change of the layout every document differs and is rewritten.
+_LAYOUT = "3"  # Part of each digest: after a change of the layout every document differs and is rewritten.
 
 Capability = tuple[str, bool, str | None, tuple[str, ...]]  # type, ready, reason if not, ids of the ready services
 
@@ -39,6 +41,51 @@ def _hash_sum(members: Iterable[str]) -> int:
     return sum(map(_MEMBER_HASHES.__getitem__, members)) & _MASK
 
 
+def _encode_endpoint(endpoint: Endpoint) -> str:
+    protocol = endpoint.app_protocol or ""
+    parts = (
+        endpoint.type,
+        endpoint.service,
+        str(endpoint.port),
+        protocol if protocol.isprintable() and not set(protocol) & set("| ") else "",
+        ",".join(endpoint.addresses),
+    )
+    return "|".join(parts)
+
+
+def encode_endpoints(endpoints: Iterable[Endpoint]) -> str:
+    """Return the entry of a node in the hash of endpoints: `type|service|port|appProtocol|address,...` of each service.
+
+    Services are sorted and separated by a blank. Readers ignore further fields.
+    """
+    return " ".join(map(_encode_endpoint, sorted(endpoints, key=lambda item: (item.type, item.service))))
+
+
+def encode_services(services: Iterable[str]) -> str:
+    """Return the value of a node in a pool's hash of services: ids separated by a comma, `-` for none."""
+    return ",".join(services) or "-"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolServices:
+    """Services of which a pick of the pool answers the endpoints."""
+
+    types: tuple[str, ...] = ()
+    """Required types, in the order of the pool's spec."""
+    filtered: bool = False
+    """True if a ready service of these types may fail to meet the pool."""
+    endpoint_required: bool = False
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """Member of which not every ready service of these types meets the pool, to those that do (encode_services)."""
+
+    def encode(self) -> str:
+        """Return the fact `services` of the pool: flags and types, such as `fe:asr nmt`."""
+        return f"{'f' * self.filtered}{'e' * self.endpoint_required}:{' '.join(self.types)}"
+
+
+ANY_SERVICES: Final = PoolServices()
+"""Of a pool that requires no type, and of every pool while the writer does not maintain endpoints."""
+
 _MemberSets = tuple[frozenset[str], frozenset[str], frozenset[str]]
 
 
@@ -48,11 +95,15 @@ class MembershipChange:
 
     added: _MemberSets
     removed: _MemberSets
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """Exceptions that are new or changed, and `dropped`: members without one now (PoolServices)."""
+    dropped: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
-        """Number of members added and removed. A member with a new state counts as removed and as added."""
-        return sum(map(len, self.added)) + sum(map(len, self.removed))
+        """Number of members and exceptions added and removed. A member with a new state counts as both."""
+        members = sum(map(len, self.added)) + sum(map(len, self.removed))
+        return members + len(self.exceptions) + len(self.dropped)
 
     @property
     def grows(self) -> bool:
@@ -76,6 +127,7 @@ class PoolDocument:
     suspect: frozenset[str] = field(compare=False)
     draining: frozenset[str] = field(compare=False)
     former: InitVar["PoolDocument | None"] = None
+    services: PoolServices = field(default=ANY_SERVICES, compare=False)
     sums: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Hash sum of each member set, a part of the digest."""
     digest: str = field(init=False, repr=False)
@@ -89,6 +141,8 @@ class PoolDocument:
         parts = [self.name, self.uid, self.generator or "", self.key or ""]
         for members, total in zip(self.members, self.sums, strict=True):
             parts += [str(len(members)), f"{total:x}"]
+        parts.append(self.services.encode())
+        parts.append(f"{_hash_sum(f'{node} {ids}' for node, ids in self.services.exceptions.items()):x}")
         object.__setattr__(self, "digest", _digest(parts))
 
     def _derive(self, former: "PoolDocument") -> None:
@@ -109,25 +163,36 @@ class PoolDocument:
     def change_from(self, former: "PoolDocument") -> MembershipChange:
         """Return the difference from the members of `former` to the members of this document."""
         (ready, suspect, draining), (was_ready, was_suspect, was_draining) = self.members, former.members
+        exceptions, were = self.services.exceptions, former.services.exceptions
         return MembershipChange(
             added=(ready - was_ready, suspect - was_suspect, draining - was_draining),
             removed=(was_ready - ready, was_suspect - suspect, was_draining - draining),
+            exceptions=dict(exceptions.items() - were.items()),
+            dropped=frozenset(were.keys() - exceptions.keys()),
         )
+
+    @property
+    def size(self) -> int:
+        """Number of members and exceptions, which a whole write sends."""
+        return sum(map(len, self.members)) + len(self.services.exceptions)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDocument:
-    """Desired state of one node in Redis: type, ready, reason and the ids of the ready services (E3).
+    """Desired state of one node in Redis: type, ready, reason and the ids of the ready services (E3), and endpoints.
 
-    A later entry of the same type wins. A type that begins with a dot is reserved and left out.
+    A later entry of the same type wins. A type that begins with a dot is reserved and left out. `endpoints`: see
+    encode_endpoints.
     """
 
     name: str
     capabilities: tuple[Capability, ...]
+    endpoints: str = ""
     digest: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", _digest(f"{kind}\x01{text}" for kind, text in sorted(self.fields().items())))
+        fields = (f"{kind}\x01{text}" for kind, text in sorted(self.fields().items()))
+        object.__setattr__(self, "digest", _digest([*fields, "\x02", self.endpoints]))
 
     def fields(self) -> dict[str, str]:
         """Return the fields of the hash: type to JSON `{"ready": bool, "reason": str | null, "services": [id]}`."""

@@ -4,29 +4,24 @@ Each check compares all facts and counts, and a part of the contents in rotation
 when to write. Keys of a wrong type or content count as different, never as an error.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hotpool.projection.accepted_writes import AcceptedWrites
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.drift_rotation import POOLS_PER_CALL, RANKS_PER_CALL, Rotation, batches
 from hotpool.projection.functions import Functions, library_source
 from hotpool.projection.keys import STATES, FleetKeys, index_field
 from hotpool.projection.stored_state import (
     NODES_PER_CALL,
-    POOLS_PER_CALL,
-    RANKS_PER_CALL,
     chunks,
     parse_node_stamp,
     parse_number,
     parse_stamp,
     scan,
 )
-
-NODES_PER_ROUND = 200
-MEMBERS_PER_ROUND = 5_000
-"""Members compared by name in each check. At 5 s per check, 1.3 million members take 22 minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +49,8 @@ class _Overview:
     pools: frozenset[str]
     nodes: frozenset[str]
     index: dict[str, str]
-
-
-def _batches(pools: Mapping[str, PoolDocument]) -> Iterator[list[str]]:
-    """Yield lists of pools that have together at most RANKS_PER_CALL members. A larger pool is a list of its own."""
-    names: list[str] = []
-    members = 0
-    for name, document in pools.items():
-        members += sum(map(len, document.members))
-        if names and (members > RANKS_PER_CALL or len(names) == POOLS_PER_CALL):
-            yield names
-            names, members = [], sum(map(len, document.members))
-        names.append(name)
-    if names:
-        yield names
-
-
-class Rotation:
-    """Order in which the contents of pools and nodes are compared."""
-
-    def __init__(self) -> None:
-        self._pools: list[str] = []
-        self._nodes: list[str] = []
-
-    def next_pools(self, desired: Mapping[str, PoolDocument]) -> list[str]:
-        """Return the next pools with together at most MEMBERS_PER_ROUND members, at least one pool."""
-        self._pools = self._pools or list(desired)
-        chosen: list[str] = []
-        members = 0
-        while self._pools:
-            document = desired.get(self._pools[-1])
-            members += sum(map(len, document.members)) if document else 0
-            if chosen and members > MEMBERS_PER_ROUND:
-                break
-            name = self._pools.pop()
-            chosen += [name] if document else []
-        return chosen
-
-    def next_nodes(self, desired: Mapping[str, NodeDocument]) -> list[str]:
-        """Return the next nodes, at most NODES_PER_ROUND."""
-        self._nodes = self._nodes or list(desired)
-        chosen, self._nodes = self._nodes[-NODES_PER_ROUND:], self._nodes[:-NODES_PER_ROUND]
-        return [name for name in chosen if name in desired]
+    endpoints: frozenset[str]
+    """Nodes with endpoints. Empty if their number is right."""
 
 
 @dataclass(slots=True)
@@ -107,6 +62,8 @@ class DriftCheck:
     _pool_writes: AcceptedWrites
     _node_writes: AcceptedWrites
     _rotation: Rotation
+    endpoints: bool = True
+    """False if the writer does not maintain endpoints."""
     _unconfirmed: set[str] = field(default_factory=set)
     """Pools whose last write by this process is not in Redis."""
 
@@ -114,7 +71,7 @@ class DriftCheck:
         """Compare. Names written by this process in the meantime are left out. Errors of redis are raised unchanged."""
         pools, nodes = dict(pools), dict(nodes)
         with self._pool_writes.track_names() as busy_pools, self._node_writes.track_names() as busy_nodes:
-            overview = await self._overview()
+            overview = await self._overview({name for name, document in nodes.items() if document.endpoints})
             differing_pools = await self._differing_pools(pools, overview)
             differing_nodes = await self._differing_nodes(nodes, overview)
             differing_pools |= await self._pools_with_wrong_contents(
@@ -131,7 +88,7 @@ class DriftCheck:
                 stray_pools=overview.pools.difference(pools, busy_pools),
                 stray_index=_stray_index(pools, overview.index, busy_pools),
                 nodes=frozenset(differing_nodes - busy_nodes),
-                stray_nodes=overview.nodes.difference(nodes, busy_nodes),
+                stray_nodes=(overview.nodes | overview.endpoints).difference(nodes, busy_nodes),
                 undecided=not overview.complete
                 and not (
                     overview.pools.issuperset(busy_pools & pools.keys())
@@ -139,25 +96,39 @@ class DriftCheck:
                 ),
             )
 
-    async def _overview(self) -> _Overview:
-        digest, *stored = await self._functions.read("overview", (self._keys.meta,))
-        if to_text(digest) != library_source()[1]:
+    async def _overview(self, with_endpoints: Collection[str]) -> _Overview:
+        """Read the names of everything. `with_endpoints`: nodes that have endpoints."""
+        keys = [self._keys.meta, self._keys.endpoints][: 1 + self.endpoints]
+        digest, *stored = await self._functions.read("overview", keys)
+        if to_text(digest) != library_source()[1] or not await self._functions.has_former(self._keys.meta):
             await self._functions.load(self._keys.meta)
-            digest, *stored = await self._functions.read("overview", (self._keys.meta,))
+            digest, *stored = await self._functions.read("overview", keys)
         index = await scan(self._functions, "hash", self._keys.index)
+        term = parse_number(stored[0])
         return _Overview(
-            term=parse_number(stored[0]),
+            term=None if self.endpoints and parse_number(stored[2]) != term else term,
             complete=to_text(stored[1]) == "1",
             pools=frozenset(await scan(self._functions, "set", self._keys.pools)),
             nodes=frozenset(await scan(self._functions, "set", self._keys.nodes)),
             index=dict(zip(index[::2], index[1::2], strict=True)),
+            endpoints=await self._stored_endpoints(parse_number(stored[3]), with_endpoints),
         )
+
+    async def _stored_endpoints(self, size: int | None, expected: Collection[str]) -> frozenset[str]:
+        if not self.endpoints or size == len(expected):
+            return frozenset()
+        return frozenset((await scan(self._functions, "hash", self._keys.endpoints))[::2])
 
     async def _differing_pools(self, pools: Mapping[str, PoolDocument], overview: _Overview) -> set[str]:
         differing = {name for name, document in pools.items() if not _is_listed(document, overview)}
         for names in chunks(pools, POOLS_PER_CALL):
-            keys = [key for name in names for key in self._keys.pool(name)]
-            replies = await self._functions.read("pool_facts", keys)
+            keys = [key for name in names for key in (*self._keys.pool(name), self._keys.services(name))]
+            if self.endpoints:
+                replies = await self._functions.read("pool_facts", keys, ("services",))
+            else:
+                replies = await self._functions.read(
+                    "pool_facts", [key for name in names for key in self._keys.pool(name)]
+                )
             differing.update(
                 name for name, facts in zip(names, replies, strict=True) if not self._pool_matches(pools[name], facts)
             )
@@ -168,7 +139,8 @@ class DriftCheck:
         counts, sizes = [parse_number(fact) for fact in facts[4:7]], [parse_number(fact) for fact in facts[7:10]]
         if stamp:
             self._pool_writes.observe_version(stamp.version)
-        if stamp is None or counts != sizes:
+        services = parse_number(facts[10]) == len(document.services.exceptions)
+        if stamp is None or counts != sizes or (stamp.digest == document.digest and not services):
             self._unconfirmed.add(document.name)
             return False
         matches = (
@@ -185,10 +157,14 @@ class DriftCheck:
     async def _differing_nodes(self, nodes: Mapping[str, NodeDocument], overview: _Overview) -> set[str]:
         differing = {name for name in nodes if name not in overview.nodes}
         for names in chunks(nodes, NODES_PER_CALL):
-            reply = await self._functions.read("node_facts", [self._keys.node(name) for name in names])
-            facts = zip(names, reply[::2], reply[1::2], strict=True)
+            keys = [self._keys.node(name) for name in names] + ([self._keys.endpoints] if self.endpoints else [])
+            reply = await self._functions.read("node_facts", keys, names)
+            facts = zip(names, reply[::3], reply[1::3], reply[2::3], strict=True)
             differing.update(
-                name for name, stored_stamp, size in facts if not self._node_matches(nodes[name], stored_stamp, size)
+                name
+                for name, stored_stamp, size, length in facts
+                if not self._node_matches(nodes[name], stored_stamp, size)
+                or parse_number(length) != len(nodes[name].endpoints.encode())
             )
         return differing
 
@@ -204,7 +180,7 @@ class DriftCheck:
     async def _pools_with_wrong_contents(self, pools: Mapping[str, PoolDocument]) -> set[str]:
         """Return pools whose facts match and whose members differ, such as after a change by hand."""
         differing: set[str] = set()
-        for names in _batches(pools):
+        for names in batches(pools):
             differing |= await self._compare_members({name: pools[name] for name in names})
         self._unconfirmed |= differing
         return differing
@@ -222,19 +198,31 @@ class DriftCheck:
                     rewritten.add(name)
                 for members, items in zip(held[name], sets, strict=True):
                     members.update(map(to_text, items))
-        return {name for name, sets in held.items() if name not in rewritten and sets != list(pools[name].members)}
+        differing = {name for name, sets in held.items() if sets != list(pools[name].members)}
+        return (differing | await self._wrong_services(pools)) - rewritten
+
+    async def _wrong_services(self, pools: Mapping[str, PoolDocument]) -> set[str]:
+        differing: set[str] = set()
+        for name, document in pools.items():
+            if self.endpoints and document.services.exceptions:
+                flat = await scan(self._functions, "hash", self._keys.services(name))
+                if dict(zip(flat[::2], flat[1::2], strict=True)) != document.services.exceptions:
+                    differing.add(name)
+        return differing
 
     async def _nodes_with_wrong_contents(self, nodes: Mapping[str, NodeDocument]) -> set[str]:
-        replies: list[Any] = []
+        differing: set[str] = set()
         for names in chunks(nodes, NODES_PER_CALL):
-            replies += await self._functions.read("node_contents", [self._keys.node(name) for name in names])
-        differing = set()
-        for (name, document), reply in zip(nodes.items(), replies, strict=True):
-            words = [to_text(part) for part in reply]
-            fields = dict(zip(words[::2], words[1::2], strict=True))
-            fields.pop(".facts", None)
-            if fields != document.fields():
-                differing.add(name)
+            hashes = await self._functions.read("hash_contents", [self._keys.node(name) for name in names])
+            endpoints = [nodes[name].endpoints for name in names]
+            if self.endpoints:
+                endpoints = await self._functions.read("hash_values", (self._keys.endpoints,), names)
+            for name, reply, stored in zip(names, hashes, endpoints, strict=True):
+                words = [to_text(part) for part in reply]
+                fields = dict(zip(words[::2], words[1::2], strict=True))
+                fields.pop(".facts", None)
+                if fields != nodes[name].fields() or to_text(stored) != nodes[name].endpoints:
+                    differing.add(name)
         return differing
 
 

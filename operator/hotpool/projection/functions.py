@@ -18,30 +18,34 @@ from hotpool.projection.connection.async_connection import Client
 
 CommandArgs: TypeAlias = tuple[str | bytes | int | float, ...]
 
-LIBRARY = "hotpool_3"  # Raise it if a function changes its meaning: old look-up clients then keep the old library.
-_LUA_FILES = (
-    "common",
-    "load",
-    "meta",
-    "pools",
-    "nodes",
-    "drift_check",
-    "pick",
-    "read",
-)  # Each file sees the locals of the previous ones.
-
+LIBRARY = "hotpool_4"
+"""Raise it if a function changes its meaning, and keep the former library in lua/former."""
+FORMER_LIBRARY = "hotpool_3"
+"""Library of the previous release, unchanged. It stays loaded beside LIBRARY for one release, for its clients."""
+_FORMER_FILES = ("common", "load", "meta", "pools", "nodes", "drift_check", "pick", "read")
+_LUA_FILES = (*_FORMER_FILES[:-2], "endpoints", "pick", "read")
+"""Each file sees the locals of the previous ones."""
 
 VERSION_COMMAND = ("INFO", "server")
 SUPPORTED = "Redis 7.0 or later, or Valkey 7.2 or later,"
 _UNKNOWN_COMMAND = re.compile(r"(ERR )?unknown command\W+(FCALL|FUNCTION)", re.IGNORECASE)
 
 
-@cache
 def library_source() -> tuple[str, str]:
     """Return the source of the library and its digest, which is also embedded in the source."""
-    folder = files(__package__ or "hotpool.projection").joinpath("lua")
-    parts = [folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in _LUA_FILES]
-    plain = "\n".join(parts).replace("@LIBRARY@", LIBRARY)
+    return _source(LIBRARY, "lua", _LUA_FILES)
+
+
+def former_library_source() -> tuple[str, str]:
+    """Return the source of the former library and its digest."""
+    return _source(FORMER_LIBRARY, "lua/former", _FORMER_FILES)
+
+
+@cache
+def _source(library: str, path: str, names: tuple[str, ...]) -> tuple[str, str]:
+    folder = files(__package__ or "hotpool.projection").joinpath(path)
+    parts = [folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in names]
+    plain = "\n".join(parts).replace("@LIBRARY@", library)
     digest = hashlib.blake2b(plain.encode(), digest_size=12).hexdigest()
     return plain.replace("@DIGEST@", digest), digest
 
@@ -84,12 +88,27 @@ class Functions:
         self._may_load = may_load
 
     async def load(self, key: str) -> None:
-        """Load the library on the shard of `key`, replacing one of the same name.
+        """Load the library on the shard of `key`, replacing one of the same name, and the former one if it is missing.
 
         Other shards of a cluster are skipped: an unreachable one would delay ours.
         """
         where = {"target_nodes": self._client.get_node_from_key(key)} if isinstance(self._client, RedisCluster) else {}
         await self._client.execute_command("FUNCTION LOAD", "REPLACE", library_source()[0], **where)
+        try:
+            await self._client.execute_command("FUNCTION LOAD", former_library_source()[0], **where)
+        except ResponseError as error:
+            if "already exists" not in str(error):
+                raise
+
+    async def has_former(self, key: str) -> bool:
+        """Return True if the former library is loaded on the shard of `key`."""
+        try:
+            await self._client.execute_command("FCALL_RO", f"{FORMER_LIBRARY}_overview", 1, key)
+        except ResponseError as error:
+            if is_library_missing(error):
+                return False
+            raise
+        return True
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int | float] = ()) -> Any:
         """Call a function that writes. If the library is missing, load it and repeat the call."""

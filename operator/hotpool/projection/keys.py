@@ -93,6 +93,11 @@ class FleetKeys:
         base = self._key("load")
         return base, f"{base}:entries", f"{base}:expiries"
 
+    @property
+    def endpoints(self) -> str:
+        """Hash: node to its endpoints (documents.endpoint_words)."""
+        return self._key("endpoints")
+
     def node(self, name: str) -> str:
         """Return the key of a hash: type to JSON, and `.facts` with term, version and digest."""
         return self._key(f"node:{name}")
@@ -106,7 +111,11 @@ class FleetKeys:
         facts = self._key(f"pool:{name}")
         return facts, f"{facts}:ready", f"{facts}:suspect", f"{facts}:draining"
 
-    def staged(self, name: str, term: int, version: int) -> tuple[str, str, str]:
-        """Return the keys that collect a large pool's members before the swap. No two writes share them."""
+    def services(self, pool: str) -> str:
+        """Return the key of a hash: node of which not every service meets the pool, to the ids of those that do."""
+        return self._key(f"pool:{pool}:services")
+
+    def staged(self, name: str, term: int, version: int) -> tuple[str, str, str, str]:
+        """Return the keys that collect members and services of a large pool before the swap, each of one write."""
         base = self._key(f"stage:{term}:{version}:{name}")
-        return f"{base}:ready", f"{base}:suspect", f"{base}:draining"
+        return f"{base}:ready", f"{base}:suspect", f"{base}:draining", f"{base}:services"

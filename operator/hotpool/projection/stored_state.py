@@ -7,13 +7,11 @@ from typing import Any
 from hotpool.projection.accepted_writes import WriteStamp
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.documents import PoolDocument
+from hotpool.projection.drift_rotation import POOLS_PER_CALL, RANKS_PER_CALL
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import STATES, FleetKeys
 
-POOLS_PER_CALL = 50
 NODES_PER_CALL = 50
-RANKS_PER_CALL = 500
-"""Limit for all member sets of a call together, or for each set of a larger pool. Each call blocks the server."""
 _SAFE_DIGITS = 15
 
 
@@ -62,8 +60,8 @@ async def read_digests(functions: Functions, keys: FleetKeys) -> tuple[dict[str,
         pools |= {name: to_text(facts[3]) for name, facts in zip(names, replies, strict=True)}
     nodes: dict[str, str] = {}
     for names in chunks(await scan(functions, "set", keys.nodes), NODES_PER_CALL):
-        reply = await functions.read("node_facts", [keys.node(name) for name in names])
-        stamps = map(parse_node_stamp, reply[::2])
+        reply = await functions.read("node_facts", [keys.node(name) for name in names], names)
+        stamps = map(parse_node_stamp, reply[::3])
         nodes |= {name: stamp.digest if stamp else "" for name, stamp in zip(names, stamps, strict=True)}
     return pools, nodes
 
@@ -71,7 +69,7 @@ async def read_digests(functions: Functions, keys: FleetKeys) -> tuple[dict[str,
 async def read_pool(
     functions: Functions, keys: FleetKeys, document: PoolDocument
 ) -> tuple[WriteStamp, PoolDocument] | None:
-    """Return stamp and content of the stored pool of that name, with generator and key of the document.
+    """Return stamp and content of the stored pool of that name, with generator and key of the document, no services.
 
     Return None if there is none, if it is damaged, or if it changes during the read.
     """

@@ -20,8 +20,10 @@ from hotpool.leadership import Leadership
 from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
 from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import Client, describe
+from hotpool.projection.connection.config import to_text
 from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
-from hotpool.projection.drift_check import DriftCheck, DriftReport, Rotation
+from hotpool.projection.drift_check import DriftCheck, DriftReport
+from hotpool.projection.drift_rotation import Rotation
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored_members
 from hotpool.projection.redis_errors import (
@@ -65,6 +67,8 @@ class RedisWriter:
         self._pool_writes = AcceptedWrites()
         self._node_writes = AcceptedWrites()
         self._rotation = Rotation()
+        self.endpoints_denied: tuple[str, ...] = ()
+        """Rights that this user lacks on the keys of endpoints, as of the last claim. If any, none is written."""
         self._documents: dict[str, PoolDocument] = {}
         """Pool → document of the last accepted write, the base of the next change."""
 
@@ -76,12 +80,19 @@ class RedisWriter:
         if the projection of another cluster is in use.
         """
         self._cluster = cluster
-        reply = await self._send("claim", (self._keys.meta,), [term, self._owner, cluster, STAMP_TTL_MS], claimed=False)
+        self.endpoints_denied = await self.missing_rights()
+        owner: Arguments = [term, self._owner, cluster, STAMP_TTL_MS]
+        reply = await self._send("claim", self._with_endpoints(self._keys.meta), owner, claimed=False)
         stored, ours = int(reply[0]), bool(reply[1])
         if not ours:
             return max(stored, term + 1)
         self._term = term
         return term
+
+    async def missing_rights(self) -> tuple[str, ...]:
+        """Return a line `COMMAND key` for each right on the keys of endpoints that our user lacks. A dry call."""
+        keys = self._keys.endpoints, self._keys.services("any")
+        return tuple(map(to_text, await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)))
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Replace a pool atomically for every reader (E2).
@@ -106,7 +117,7 @@ class RedisWriter:
     async def _try_change(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> bool:
         """Send only the change. Return False if it is too large, or if Redis does not hold its base."""
         change = document.change_from(former)
-        if change.size > min(MEMBERS_PER_CALL, MAX_CHANGED_FRACTION * sum(map(len, document.members))):
+        if change.size > min(MEMBERS_PER_CALL, MAX_CHANGED_FRACTION * document.size):
             return False
         with suppress(BaseMismatchError):
             await self._send_change(document, base, change)
@@ -114,12 +125,14 @@ class RedisWriter:
         return False
 
     async def _remove_departed(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> None:
-        """Remove members that left or changed their state. Additions must wait (E5)."""
+        """Remove members that left or changed their state, and bar services that fail the pool. Additions wait (E5)."""
         departed = list(chain.from_iterable(document.change_from(former).removed))
-        for first in range(0, len(departed), MEMBERS_PER_CALL):
+        for first in range(0, len(departed) or 1, MEMBERS_PER_CALL):
             chunk = frozenset(departed[first : first + MEMBERS_PER_CALL])
             ready, suspect, draining = (members - chunk for members in former.members)
-            reduced = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
+            reduced = replace(
+                former, ready=ready, suspect=suspect, draining=draining, services=document.services, former=former
+            )
             with suppress(BaseMismatchError):
                 await self._send_change(reduced, base, reduced.change_from(former))
             accepted = self._pool_writes.last_accepted(document.name)
@@ -144,7 +157,8 @@ class RedisWriter:
         with self._pool_writes.writing(document.name) as version:
             stamp = WriteStamp(self._term, version, document.digest)
             members = [*map(scored_members, change.added), *map(" ".join, change.removed)]
-            arguments = [*_pool_arguments(document, stamp), base.term, base.version, base.digest, *members]
+            services = [_pairs(change.exceptions.items()), " ".join(change.dropped)]
+            arguments = [*_pool_arguments(document, stamp), base.term, base.version, base.digest, *members, *services]
             try:
                 await self._send("change" if change.grows else "exchange", self._pool_keys(document.name), arguments)
             except BaseMismatchError:
@@ -156,11 +170,11 @@ class RedisWriter:
     async def _replace_whole(self, document: PoolDocument) -> None:
         with self._pool_writes.writing(document.name) as version:
             stamp = WriteStamp(self._term, version, document.digest)
-            if sum(map(len, document.members)) <= MEMBERS_PER_CALL:
+            if document.size <= MEMBERS_PER_CALL:
                 members = map(scored_members, document.members)
-                await self._send(
-                    "replace", self._pool_keys(document.name), [*_pool_arguments(document, stamp), *members]
-                )
+                services = _pairs(document.services.exceptions.items())
+                arguments = [*_pool_arguments(document, stamp), *members, services]
+                await self._send("replace", self._pool_keys(document.name), arguments)
             else:
                 await self._replace_large(document, stamp)
             self._record_accepted(document, stamp, "whole")
@@ -172,13 +186,19 @@ class RedisWriter:
             self._documents[document.name] = document
 
     async def _replace_large(self, document: PoolDocument, stamp: WriteStamp) -> None:
-        staged = self._keys.staged(document.name, stamp.term, stamp.version)
+        *staged, staged_services = self._keys.staged(document.name, stamp.term, stamp.version)
         for key, members in zip(staged, document.members, strict=True):
             names = list(members)
             for first in range(0, len(names), MEMBERS_PER_CALL):
                 chunk = scored_members(names[first : first + MEMBERS_PER_CALL])
                 await self._send("stage", (self._keys.meta, key), [stamp.term, STAGING_TTL_MS, chunk])
-        await self._send("swap", (*self._pool_keys(document.name), *staged), _pool_arguments(document, stamp))
+        exceptions = list(document.services.exceptions.items())
+        for first in range(0, len(exceptions), MEMBERS_PER_CALL):
+            arguments: Arguments = [stamp.term, STAGING_TTL_MS, _pairs(exceptions[first : first + MEMBERS_PER_CALL])]
+            await self._send("stage_services", (self._keys.meta, staged_services), arguments)
+        meta, pools, index, *names = self._pool_keys(document.name)
+        keys = [meta, pools, index, *names[:4], *staged, *names[4:], *([staged_services] if names[4:] else [])]
+        await self._send("swap", keys, [*_pool_arguments(document, stamp), len(exceptions)])
 
     async def drop_pool(self, name: str) -> None:
         """Delete a pool and its index field."""
@@ -194,19 +214,26 @@ class RedisWriter:
             chunk = names[first : first + MEMBERS_PER_CALL]
             await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *chunk])
 
-    async def replace_node(self, document: NodeDocument) -> None:
-        """Replace a node's capability (E3).
+    async def replace_node(self, document: NodeDocument, exceptions: Mapping[str, str] | None = None) -> None:
+        """Replace a node's capability (E3) and its endpoints.
+
+        `exceptions`: pool → services of the node that meet it (PoolServices), for pools that not all of them meet. They
+        are set in the same moment, so that no pick of such a pool answers a service that is new.
 
         If Redis is full, a node that it holds is replaced all the same unless the new content is much larger.
         """
         with self._node_writes.writing(document.name) as version:
             stamp = WriteStamp(self._term, version, document.digest)
             fields = [part for field in document.fields().items() for part in field]
-            arguments: Arguments = [stamp.term, stamp.version, document.name, stamp.digest, *fields]
+            pools = {} if self.endpoints_denied else exceptions or {}
+            arguments: Arguments = [stamp.term, stamp.version, document.name, stamp.digest, document.endpoints]
+            arguments += [len(pools), *pools.values(), *fields]
+            keys = [*self._node_keys(document.name)]
+            keys += [key for pool in pools for key in (self._keys.pool(pool)[0], self._keys.services(pool))]
             try:
-                await self._send("replace_node", self._node_keys(document.name), arguments)
+                await self._send("replace_node", keys, arguments)
             except RedisFullError:
-                if not await self._send("exchange_node", self._node_keys(document.name), arguments):
+                if not await self._send("exchange_node", keys, arguments):
                     raise
             self._node_writes.record_accepted(document.name, stamp)
 
@@ -240,7 +267,14 @@ class RedisWriter:
         Writes of this process must be stored exactly. Those of a former leader only need the same content.
         """
         with self._errors():
-            check = DriftCheck(self._functions, self._keys, self._pool_writes, self._node_writes, self._rotation)
+            check = DriftCheck(
+                self._functions,
+                self._keys,
+                self._pool_writes,
+                self._node_writes,
+                self._rotation,
+                endpoints=not self.endpoints_denied,
+            )
             async with asyncio.timeout(CHECK_SECONDS):
                 result = await check.run(self._term, pools, nodes)
         for name, document in pools.items():
@@ -250,12 +284,20 @@ class RedisWriter:
         return result
 
     def _pool_keys(self, name: str) -> Sequence[str]:
-        return (self._keys.meta, self._keys.pools, self._keys.index, *self._keys.pool(name))
+        keys = self._keys
+        services = () if self.endpoints_denied else (keys.services(name),)
+        return (keys.meta, keys.pools, keys.index, *keys.pool(name), *services)
 
     def _node_keys(self, name: str) -> Sequence[str]:
-        return (self._keys.meta, self._keys.nodes, self._keys.node(name), self._keys.history(name))
+        keys = self._keys
+        return self._with_endpoints(keys.meta, keys.nodes, keys.node(name), keys.history(name))
 
-    async def _send(self, name: str, keys: Sequence[str], arguments: Arguments, *, claimed: bool = True) -> Any:
+    def _with_endpoints(self, *keys: str) -> Sequence[str]:
+        return keys if self.endpoints_denied else (*keys, self._keys.endpoints)
+
+    async def _send(
+        self, name: str, keys: Sequence[str], arguments: Sequence[str | int | float], *, claimed: bool = True
+    ) -> Any:
         if not self._leadership.may_write():
             raise NotLeaderError("leadership has ended; nothing was sent to Redis")
         if claimed and not self._term:
@@ -293,4 +335,9 @@ def _pool_arguments(document: PoolDocument, stamp: WriteStamp) -> Arguments:
         document.generator or "",
         document.key or "",
         *map(len, document.members),
+        document.services.encode(),
     ]
+
+
+def _pairs(items: Iterable[tuple[str, str]]) -> str:
+    return " ".join(f"{node} {services}" for node, services in items)

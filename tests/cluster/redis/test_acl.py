@@ -12,7 +12,7 @@ from tests.support.redis_page import OPERATOR, acl_rules
 
 from hotpool.errors import RejectedError, WriteError
 from hotpool.projection.connection.async_connection import Client, connect
-from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.redis_errors import TermNotClaimedError
 from hotpool.projection.writer import RedisWriter
@@ -27,7 +27,8 @@ PERMISSIONS = [rule for rule in RULES if rule.startswith("+")]
 
 
 def pool(*ready: str, name: str = "zh-en", key: str = "zh-en") -> PoolDocument:
-    return PoolDocument(name, "u1", "speech", key, frozenset(ready), frozenset(), frozenset())
+    services = PoolServices(("asr",), filtered=True, exceptions=dict.fromkeys(["edge-1", *ready[:300]], "fw"))
+    return PoolDocument(name, "u1", "speech", key, frozenset(ready), frozenset(), frozenset(), services=services)
 
 
 async def prepare(client: Client, *without: str) -> None:
@@ -50,8 +51,8 @@ async def use_all_methods(writer: RedisWriter) -> None:
     await writer.replace_pool(pool(*NODES[1:101]))
     await writer.replace_pool(pool(*NODES[1:101], key="zh-de"))
     await writer.replace_pool(pool(*NODES, name="large", key="large"))
-    node = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
-    await writer.replace_node(node)
+    node = NodeDocument("edge-1", (("asr", True, None, ("fw",)),), "asr|fw|6007||10.0.3.7")
+    await writer.replace_node(node, {"zh-en": "fw"})
     await writer.append_history("edge-1", [TRANSITION])
     await writer.stamp(complete=True)
     documents = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}

@@ -88,12 +88,12 @@ async def test_the_server_follows_the_documented_algorithm_for_every_client(
     await writer.replace_pool(pool(nodes))
     ring = Ring(nodes)
     expected = {user: ring.node(user) for user in [*USERS[:300], "ключ", "a b", "{x}"]}
-    keys = (KEYS.meta, *KEYS.pool("zh-en")[:3])
+    keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], KEYS.endpoints, KEYS.services("zh-en"))
     with SyncLookup.from_url(server.url, namespace="speech") as sync_lookup:
         for user, node in expected.items():
             assert node_of(await lookup.pick("zh-en", key=user)) == node
             assert node_of(sync_lookup.pick("zh-en", key=user)) == node
-            reply = await client.execute_command("FCALL_RO", f"{LIBRARY}_pick", 4, *keys, "affinity", user)
+            reply = await client.execute_command("FCALL_RO", f"{LIBRARY}_pick", 6, *keys, "affinity", user)
             assert reply.decode().split()[0] == node
 
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
-from tests.support.redis_fixture_lookup import KEYS, TRANSITION, Ring, claimed_writer, expect_picked, node_of, pool
+from tests.support.redis_fixture_lookup import (
+    DOCUMENTED_READY,
+    KEYS,
+    Ring,
+    claimed_writer,
+    expect_picked,
+    node_of,
+    pool,
+    write_documented_fleet,
+)
 from tests.support.redis_page import DOCS, OPERATOR, PAGE, acl_rules, format_reply, sessions, without_times
 
 from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
 from hotpool.projection.connection.async_connection import connect
-from hotpool.projection.documents import NodeDocument
+from hotpool.projection.documents import PoolServices
 from hotpool.projection.functions import LIBRARY, library_source
 from hotpool.projection.keys import score
 from localfleet.redis_server import RedisServer
@@ -25,13 +35,14 @@ if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
 
 NOTE = (DOCS / "design" / "0004-affinity-by-multi-probe-hashing.md").read_text(encoding="utf-8")
-READY = ["edge-017", "edge-021", "edge-042"]
 CLUSTER = ["+cluster|slots", "+cluster|shards", "+command"]
 USERS = {user: rules for user, rules in acl_rules().items() if user != OPERATOR}  # tested in test_acl.py
 READING: dict[str, Callable[[SyncLookup], Any]] = {
     "uniform": lambda lookup: lookup.pick("zh-en", exclude=["edge-017"], max_age=3600),
     "least loaded": lambda lookup: lookup.pick("zh-en", strategy="least-loaded"),
     "affinity": lambda lookup: lookup.pick("zh-en", key="user-42"),
+    "endpoints": lambda lookup: lookup.pick("zh-en", types=["asr"]),
+    "passing over members": lambda lookup: lookup.pick("zh-en", family=6),
     "by key": lambda lookup: lookup.pick_key("speech", "zh-en"),
     "members": lambda lookup: lookup.members("zh-en"),
     "capability": lambda lookup: lookup.capability("edge-017"),
@@ -47,11 +58,7 @@ METHODS = {"hotpool-reader": READING, "hotpool-dispatcher": READING | WRITING}
 
 
 async def project(client: Client) -> None:
-    writer = await claimed_writer(client)
-    await writer.replace_pool(pool(READY, ["edge-033"]))
-    await writer.replace_node(NodeDocument("edge-017", (("asr", True, None, ("faster-whisper",)),)))
-    await writer.append_history("edge-017", [TRANSITION])
-    await writer.stamp(complete=True)
+    await write_documented_fleet(await claimed_writer(client))
 
 
 def open_as(server: RedisServer, user: str, rules: list[str], *, damaged: bool = False) -> SyncLookup:
@@ -72,7 +79,7 @@ def open_as(server: RedisServer, user: str, rules: list[str], *, damaged: bool =
 async def test_the_documented_redis_cli_sessions_match_the_server(server: RedisServer, client: Client) -> None:
     await project(client)
     documented = sessions(PAGE)
-    assert len(documented) == 9
+    assert len(documented) == 10
     with Redis.from_url(server.url) as plain:
         for command, answer in documented:
             reply = plain.execute_command(*shlex.split(command))
@@ -87,12 +94,15 @@ async def test_the_documented_python_example_runs(
     names: dict[str, Any] = {}
     exec(program, names)  # noqa: S102 - our own page.
     await names["dispatch"](server.url)
-    assert capsys.readouterr().out.split()[:3] in [[node, "Ready", "1"] for node in READY]
+    line, endpoint, url = capsys.readouterr().out.splitlines()
+    number = next(int(node[-3:]) for node in DOCUMENTED_READY if line.startswith(f"{node} Ready 1 "))
+    assert endpoint.startswith(f"Endpoint(address='10.0.3.{number}', port=6007, app_protocol='http'")
+    assert url == f"ws://10.0.3.{number}:6007/stream"
 
 
 def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> None:
     registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", library_source()[0])
-    writers = {"claim", "stamp", "stage", "swap", "replace", "drop_pool", "drop_index"}
+    writers = {"claim", "stamp", "stage", "stage_services", "swap", "replace", "drop_pool", "drop_index"}
     writers |= {"replace_node", "drop_node", "append_history"}
     documented = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
     calls = {(name, "FCALL_RO" if "no-writes" in flags else "FCALL") for name, flags in registered}
@@ -114,7 +124,9 @@ def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> 
 async def test_the_worked_example_of_affinity_matches_the_server(client: Client, lookup: Lookup) -> None:
     await project(client)
     rows = dict(re.findall(r"^\| (.*?) \| `?(\w+)`? \|$", NOTE, re.MULTILINE))
-    assert {name: int(rows[f"place of `{name}`"]) for name in READY} == {name: score(name) for name in READY}
+    assert {name: int(rows[f"place of `{name}`"]) for name in DOCUMENTED_READY} == {
+        name: score(name) for name in DOCUMENTED_READY
+    }
     digest = rows["SHA-1 of `user-42`"]
     first, step = int(rows[f"first probe, `{digest[:13]}`"]), int(rows[f"step, `{digest[13:26]}`"])
     assert (first, step) == (int(digest[:13], 16), int(digest[13:26], 16))
@@ -126,7 +138,7 @@ async def test_the_worked_example_of_affinity_matches_the_server(client: Client,
     node = re.findall(r"`(.*)`", what)[0]
     assert probe == int(rows[f"nearest, probe {number} (the first is 0)"])
     assert (score(node) - probe) % (1 << 52) == int(distance)
-    assert node == Ring(READY).node("user-42") == node_of(await lookup.pick("zh-en", key="user-42"))
+    assert node == Ring(DOCUMENTED_READY).node("user-42") == node_of(await lookup.pick("zh-en", key="user-42"))
 
 
 def rules_suffice(server: RedisServer, user: str, rules: list[str]) -> bool:
@@ -167,6 +179,9 @@ WRITES = [
     ("UNLINK", KEYS.pool("zh-en")[1]),
     ("HSET", KEYS.meta, "term", "9"),
     ("HDEL", KEYS.index, "speech/zh-en"),
+    ("HSET", KEYS.endpoints, "edge-017", "asr|fw|1||10.0.3.9"),
+    ("HDEL", KEYS.endpoints, "edge-017"),
+    ("HSET", KEYS.services("zh-en"), "edge-017", "-"),
     ("ZADD", KEYS.pool("zh-en")[1], "1", "mine"),
     ("ZREM", KEYS.pool("zh-en")[1], "edge-017"),
     ("FLUSHALL",),
@@ -176,25 +191,27 @@ WRITES = [
     ("KEYS", "*"),
     ("CONFIG", "SET", "maxmemory", "1"),
 ]
-POOL = (KEYS.meta, KEYS.pools, KEYS.index, *KEYS.pool("zh-en"))
+SERVICES = KEYS.services("zh-en")
+POOL = (KEYS.meta, KEYS.pools, KEYS.index, *KEYS.pool("zh-en"), SERVICES)
 STAGED = KEYS.staged("zh-en", 3, 99)
-NODE = (KEYS.meta, KEYS.nodes, KEYS.node("edge-017"), KEYS.history("edge-017"))
-FACTS = ("3", "99", "zh-en", "u1", "digest", "", "", "0", "0", "0")
-_BASE = ("3", "1", pool(READY, ["edge-033"]).digest)
-CHANGE = (*FACTS[:7], str(len(READY)), "0", "0", *_BASE, "", "", "", "", "edge-033", "")
+NODE = (KEYS.meta, KEYS.nodes, KEYS.node("edge-017"), KEYS.history("edge-017"), KEYS.endpoints)
+FACTS = ("3", "99", "zh-en", "u1", "digest", "", "", "0", "0", "0", ":asr")
+_BASE = ("3", "1", replace(pool(DOCUMENTED_READY, ["edge-033"]), services=PoolServices(("asr",))).digest)
+CHANGE = (*FACTS[:7], str(len(DOCUMENTED_READY)), "0", "0", ":asr", *_BASE, "", "", "", "", "edge-033", "", "", "")
 FUNCTIONS = {
     "claim": ((KEYS.meta,), ("9", "me", "cluster", "0")),
     "stamp": ((KEYS.meta, *KEYS.load), ("3", "1")),
     "stage": ((KEYS.meta, STAGED[0]), ("3", "60000", "1 mine")),
-    "swap": ((*POOL, *STAGED), FACTS),
-    "replace": (POOL, (*FACTS, "1 mine", "", "")),
+    "stage_services": ((KEYS.meta, STAGED[3]), ("3", "60000", "mine fw")),
+    "swap": ((*POOL[:-1], *STAGED[:3], SERVICES, STAGED[3]), (*FACTS, "0")),
+    "replace": (POOL, (*FACTS, "1 mine", "", "", "mine fw")),
     "change": (POOL, CHANGE),
     "exchange": (POOL, CHANGE),
     "drop_pool": (POOL, ("3", "99", "zh-en")),
     "drop_index": ((KEYS.meta, KEYS.index), ("3", "speech/zh-en")),
-    "replace_node": (NODE, ("3", "99", "edge-017", "digest", "asr", "{}")),
+    "replace_node": (NODE, ("3", "99", "edge-017", "digest", "asr|fw|1||10.0.3.9", "0", "asr", "{}")),
     "drop_node": (NODE, ("3", "99", "edge-017", "1")),
-    "append_history": ((NODE[0], *NODE[2:]), ("3", "{}")),
+    "append_history": ((NODE[0], *NODE[2:4]), ("3", "{}")),
 }
 
 
@@ -238,7 +255,7 @@ async def test_the_acl_rules_with_the_documented_additions_suffice_in_cluster_mo
         open_as(server, user, [*USERS[user], *added]).close()
         url = f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0"
         async with Lookup.from_url(url, namespace="speech", cluster=True) as lookup:
-            assert node_of(await lookup.pick_key("speech", "zh-en")) in READY
+            assert node_of(await lookup.pick_key("speech", "zh-en")) in DOCUMENTED_READY
         with SyncLookup.from_url(url, namespace="speech", cluster=True) as sync_lookup:
-            assert expect_picked(sync_lookup.pick("zh-en", key="user-42")).node in READY
+            assert expect_picked(sync_lookup.pick("zh-en", key="user-42")).node in DOCUMENTED_READY
         await client.aclose()

@@ -11,7 +11,7 @@ from tests.support.redis_fixture_lookup import NO_DRIFT, claimed_writer
 
 from hotpool.projection import drift_check
 from hotpool.projection.documents import NodeDocument, PoolDocument
-from hotpool.projection.functions import LIBRARY
+from hotpool.projection.functions import FORMER_LIBRARY, LIBRARY
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.redis_errors import TermNotClaimedError
 from hotpool.projection.writer import RedisWriter
@@ -196,7 +196,9 @@ async def test_a_restart_with_an_empty_server_is_found_and_repaired(
     assert await contents(client) == before
 
 
-@pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY)])
+@pytest.mark.parametrize(
+    "change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("FUNCTION", "DELETE", FORMER_LIBRARY)]
+)
 async def test_a_lost_library_is_loaded_by_the_drift_check(
     client: Client, writer: RedisWriter, change: tuple[str, ...]
 ) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.lossy_redis import KEYS, make_document, stored
-from tests.support.redis_fixture_lookup import claimed_writer
+from tests.support.redis_fixture_lookup import claimed_writer, expect_picked
 from tests.support.redis_fleet import RedisFleet, leading, redis_fleet, until
 
-from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices
 from hotpool.projection.redis_errors import RedisFullError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from hotpool.lookup import Lookup
     from hotpool.projection.connection.async_connection import Client
 
 POOLS = 132
@@ -72,6 +74,23 @@ async def test_a_stopped_service_is_withdrawn_and_a_new_node_waits(client: Clien
         for document in (NodeDocument("b", many[:1]), NodeDocument("a", many)):
             with pytest.raises(RedisFullError):
                 await writer.replace_node(document)
+
+
+async def test_a_changed_port_and_a_service_that_fails_a_pool_reach_a_full_redis(
+    client: Client, lookup: Lookup
+) -> None:
+    writer = await claimed_writer(client)
+    document = make_document("zh-en", {"edge-1": "ready"})
+    document = replace(document, services=PoolServices(("asr",), filtered=True))
+    await writer.replace_pool(document)
+    await writer.replace_node(NodeDocument("edge-1", (), "asr|fw|6007||10.0.3.7"))
+    async with full(client):
+        await writer.replace_node(NodeDocument("edge-1", (), "asr|fw|6009||10.0.3.7"))
+        assert expect_picked(await lookup.pick("zh-en")).url("asr") == "http://10.0.3.7:6009"
+        failing = PoolServices(("asr",), filtered=True, exceptions={"edge-1": "-"})
+        with pytest.raises(RedisFullError):  # raised although nothing is left to write
+            await writer.replace_pool(replace(document, services=failing, former=document))
+        assert expect_picked(await lookup.pick("zh-en")).endpoints == {}
 
 
 def pool(number: int, *nodes: str) -> PoolDocument:

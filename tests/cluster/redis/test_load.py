@@ -241,8 +241,8 @@ async def test_inexact_weights_leave_no_residue(client: Client, writer: RedisWri
 
 async def test_a_reservation_resent_after_a_lost_reply_counts_once(client: Client, writer: RedisWriter) -> None:
     await writer.replace_pool(pool(names(5)))
-    keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], *KEYS.load)
-    words = ("FCALL", f"{LIBRARY}_reserve", 7, *keys, "some-id", 1, 60_000, "uniform", "0.3")
+    keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], KEYS.endpoints, KEYS.services("zh-en"), *KEYS.load)
+    words = ("FCALL", f"{LIBRARY}_reserve", 9, *keys, "some-id", 1, 60_000, "uniform", "0.3")
     nodes = [(await client.execute_command(*words)).decode().split()[0] for _ in range(2)]
     assert nodes[0] == nodes[1]
     assert await node_loads(client) == {nodes[0]: 1}

@@ -83,7 +83,9 @@ async def test_a_flush_loses_only_reservations(client: Client, writer: RedisWrit
         ("pick", ("uniform", "nan", "", "")),
         ("pick", ("least-loaded", "-0.1", "", "")),
         ("pick", ("affinity", "", "", "")),
-        ("pick", ("uniform", "0.5", "", "soon")),
+        ("pick", ("uniform", "0.5", "", "", "soon")),
+        ("pick", ("uniform", "0.5", "5:asr", "", "")),
+        ("reserve", ("id", 1, 1000, "uniform", "0.5", "asr", "", "")),
         ("reserve", ("", 1, 1000, "uniform", "0.5", "", "")),
         ("reserve", ("id", 0, 1000, "uniform", "0.5", "", "")),
         ("reserve", ("id", "nan", 1000, "uniform", "0.5", "", "")),
@@ -101,9 +103,10 @@ async def test_the_functions_refuse_invalid_arguments_and_write_nothing(
     client: Client, writer: RedisWriter, name: str, words: tuple[str | int, ...]
 ) -> None:
     await writer.replace_pool(pool(["a"]))
+    picked = (KEYS.meta, *KEYS.pool("zh-en")[:3], KEYS.endpoints, KEYS.services("zh-en"))
     keys = {
-        "pick": (KEYS.meta, *KEYS.pool("zh-en"), LOAD),
-        "reserve": (KEYS.meta, *KEYS.pool("zh-en"), *KEYS.load),
+        "pick": (*picked, LOAD),
+        "reserve": (*picked, *KEYS.load),
     }.get(name, KEYS.load)
     with pytest.raises(Exception, match="BADARGUMENT"):
         await client.execute_command("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *words)

@@ -13,6 +13,7 @@ from tests.support.redis_fixture_lookup import (
     NO_DRIFT,
     chi_square,
     claimed_writer,
+    expect_picked,
     names,
     node_of,
     pool,
@@ -168,7 +169,8 @@ async def test_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, loo
         await lookup.pick("zh-en", key="user-1", max_age=60)
     stats = await client.execute_command("INFO", "commandstats")
     assert stats["cmdstat_fcall_ro"]["calls"] == 15
-    assert stats["cmdstat_hget"]["calls"] == 10  # the version of the pool in picks by name; the index is not read
+    assert stats["cmdstat_hmget"]["calls"] == 30  # age, and the facts of the pool; the index is not read
+    assert "cmdstat_hget" not in stats
     await writer.drop_pool("zh-en")
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")
@@ -229,11 +231,13 @@ async def test_a_replica_answers_look_ups(server: RedisServer, client: Client) -
         await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
         writer = await claimed_writer(patient)
         await writer.replace_pool(pool(["a"]))
+        await writer.replace_node(NodeDocument("a", (), "asr|fw|6007||fd00::7"))
         await writer.stamp(complete=True)
         assert await patient.execute_command("WAIT", 1, 8000) == 1
         async with Lookup.from_url(replica.url, namespace="speech") as lookup:
             answers = [await lookup.pick("zh-en", strategy=word, max_age=60) for word in ("uniform", "least-loaded")]
             answers.append(await lookup.pick("zh-en", key="user-1"))
+            assert expect_picked(await lookup.pick("zh-en", types=["asr"])).url("asr") == "http://[fd00::7]:6007"
             with pytest.raises(LookupUnavailableError, match="replica"):
                 await lookup.pick("zh-en", reserve=60)
     await patient.aclose()

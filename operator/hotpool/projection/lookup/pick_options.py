@@ -4,10 +4,12 @@ Pure: must not do I/O.
 """
 
 import math
+import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypedDict
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple, TypedDict
 
 from hotpool.projection.functions import CommandArgs
 from hotpool.projection.lookup.results import Counts, NoMember, Reason
@@ -47,6 +49,12 @@ class PickOptions(TypedDict, total=False):
     max_age: float
     """Maximum age in seconds. If the projection is older, has no stamp or is incomplete, the result is NoMember,
     reason Stale."""
+    endpoint: bool
+    """True: pick only a node that has an endpoint of every required type of the pool, or of every one of `types`."""
+    types: Collection[str]
+    """Types whose endpoints are asked for and returned, as with `endpoint`. Default: the required types of the pool."""
+    family: Literal[4, 6]
+    """IP version of the endpoints asked for and returned, as with `endpoint`. Default: the node's preferred address."""
 
 
 _OPTIONS = frozenset(PickOptions.__annotations__)
@@ -60,18 +68,20 @@ class PickRequest(NamedTuple):
     max_age_ms: int | str
     reservation: tuple[str, float, int] | None
     exclude: tuple[str, ...]
+    endpoints: str = ""
+    """Endpoints asked for: `family:type,type...`, both of which may be empty; empty: none."""
 
     @classmethod
     def from_options(cls, options: PickOptions, chance: Callable[[], float]) -> "PickRequest":
         """Validate options. Raises ValueError or TypeError."""
         if not options:
             return cls("uniform", repr(chance()), "", None, ())
-        strategy = Strategy(options.get("strategy") or (Strategy.AFFINITY if "key" in options else Strategy.UNIFORM))
+        default = Strategy.AFFINITY if "key" in options else Strategy.UNIFORM
+        strategy = Strategy(options["strategy"]) if options.get("strategy") else default
         if (strategy is Strategy.AFFINITY) != bool(options.get("key")):
             raise ValueError("strategy affinity needs a key, and the other strategies take none")
-        unknown = options.keys() - _OPTIONS
-        if unknown:
-            raise TypeError(f"unknown options of a pick: {', '.join(sorted(unknown))}")
+        if not options.keys() <= _OPTIONS:
+            raise TypeError(f"unknown options of a pick: {', '.join(sorted(options.keys() - _OPTIONS))}")
         draw = options["key"] if strategy is Strategy.AFFINITY else repr(chance())
         reservation = None
         if "reserve" in options:
@@ -83,7 +93,7 @@ class PickRequest(NamedTuple):
         exclude = options.get("exclude", ())
         if isinstance(exclude, str):
             raise TypeError("exclude must be a collection of node names, not one string")
-        return cls(strategy.value, draw, limit, reservation, tuple(exclude))
+        return cls(strategy.value, draw, limit, reservation, tuple(exclude), _endpoints(options))
 
     @property
     def needs_load(self) -> bool:
@@ -98,14 +108,39 @@ class PickRequest(NamedTuple):
             else (self.strategy, self.chance_or_key)
         )
         if field or self.max_age_ms != "" or self.exclude:
-            return (*words, field, self.max_age_ms, *self.exclude)
-        return words
+            return (*words, self.endpoints, field, self.max_age_ms, *self.exclude)
+        return (*words, self.endpoints) if self.endpoints else words
 
     def pool_unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as parse_freshness returns it.
         """Return the result for a missing index field, equal to that of the function `pick` for an unknown pool."""
         limit = self.max_age_ms
         stale = limit != "" and (age is None or not complete or age * 1000 > float(limit))
         return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NO_NODES, age, complete)
+
+
+_TYPE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def _endpoints(options: PickOptions) -> str:
+    """Return the field `endpoints` of a request."""
+    types, family = options.get("types"), options.get("family")
+    if types is None and family is None:
+        return ":" if options.get("endpoint") else ""
+    if isinstance(types, str):
+        raise TypeError("types must be a collection of types, not one string")
+    return _encode_endpoints(None if types is None else tuple(types), family)
+
+
+@lru_cache(maxsize=1024)
+def _encode_endpoints(types: tuple[str, ...] | None, family: int | None) -> str:
+    if types is not None and not types:
+        raise ValueError("types must not be empty: leave it out for all required types of the pool")
+    for kind in types or ():
+        if not _TYPE.fullmatch(kind):
+            raise ValueError(f"a type has lower-case letters, digits and hyphens: {kind!r}")
+    if family not in {None, 4, 6}:
+        raise ValueError(f"family must be 4 or 6: {family!r}")
+    return f"{family or ''}:{','.join(types or ())}"
 
 
 _NO_NODES = Counts(members=0, ready=0, suspect=0, draining=0, excluded=0)

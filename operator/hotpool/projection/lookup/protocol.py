@@ -45,7 +45,8 @@ class LookupUnavailableError(Exception):
 def failure_text(error: BaseException, description: str) -> str:
     """Return the text for a failure: its reason in plain words, if there is one, and the description of the error."""
     if isinstance(error, Exception) and is_library_missing(error):
-        return f"{description} (no library {LIBRARY}: has an operator reached this Redis?)"
+        question = "has an operator reached this Redis, and is it as new as this client?"
+        return f"{description} (no library {LIBRARY}: {question})"
     label, reason = failure_reason(error)
     return description if label == "other" else f"{reason} ({description})"
 
@@ -93,7 +94,8 @@ class LookupProtocol:
     def _build_call(self, name: str, pool: str, loads: int) -> CommandArgs:
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
         facts, ready, suspect, _ = self._keys.pool(pool)
-        keys = (self._keys.meta, facts, ready, suspect, *self._keys.load[:loads])
+        services = self._keys.endpoints, self._keys.services(pool)
+        keys = (self._keys.meta, facts, ready, suspect, *services, *self._keys.load[:loads])
         return build_call(name, [key.encode() for key in keys], writes=name == "reserve")
 
     def release(self, reservation: Reservation | str) -> Steps[bool]:

@@ -3,11 +3,11 @@
 Pure: must not do I/O.
 """
 
-from __future__ import annotations
-
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from hotpool.projection.connection.config import to_text
@@ -23,6 +23,7 @@ class Reason(StrEnum):
     EMPTY = "Empty"
     ALL_EXCLUDED = "AllExcluded"
     ONLY_DRAINING = "OnlyDraining"
+    NO_ENDPOINT = "NoEndpoint"
     STALE = "Stale"
 
 
@@ -36,9 +37,25 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Address of a service of the picked node. `service`: its id on the node. `app_protocol`: as of a Service port."""
+
+    address: str
+    port: int
+    app_protocol: str | None
+    service: str
+
+    @property
+    def authority(self) -> str:
+        """`10.0.3.7:6007`, or `[fd00::7]:6007` for IPv6."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Picked:
     """The picked node. `state`: Ready or Suspect. `version`: version of the pool.
 
+    `endpoints`: type → services of the node that meet the pool, the picked one first; without the types that have none.
     `age_seconds`: time since the operator's last stamp, normally every 5 s; None if there was none. `complete`: False
     while the projection is being rebuilt. `reservation`: None unless the option `reserve` was given.
     """
@@ -50,17 +67,33 @@ class Picked:
     age_seconds: float | None
     complete: bool
     reservation: Reservation | None = None
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict, hash=False)
+
+    def url(self, type: str, scheme: str = "http", path: str = "") -> str:  # noqa: A002 - the word of the API.
+        """Return the URL of the picked service of a type, such as `ws://10.0.3.7:6007/stream`.
+
+        Raises LookupError if the node has no endpoint of the type. The option `types` picks only nodes that have one.
+        """
+        services = self.endpoints.get(type)
+        if not services:
+            raise LookupError(f"node {self.node} has no endpoint of type {type}: pick with types=[{type!r}]")
+        return f"{scheme}://{services[0].authority}{'' if path.startswith('/') or not path else '/'}{path}"
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Members of a pool by state. `excluded`: number of Ready and Suspect members in the option `exclude`."""
+    """Members of a pool by state. `excluded`: number of Ready and Suspect members in the option `exclude`.
+
+    `no_endpoint`: number of the others that were looked at, at most 1,064 of each state, and lack an endpoint that the
+    pick asked for.
+    """
 
     members: int
     ready: int
     suspect: int
     draining: int
     excluded: int
+    no_endpoint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +154,26 @@ def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked 
     node, word, version, age, complete, *rest = to_text(reply).split(" ")
     seconds = int(age) / 1000 if age != "-1" else None
     if node == NO_NODE:
-        ready, suspect, draining, excluded = map(int, rest)
-        counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
+        ready, suspect, draining, excluded, no_endpoint = map(int, rest)
+        counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded, no_endpoint)
         return NoMember(pool, Reason(word), counts, seconds, complete == "1")
     reserved = None
     if reservation:
-        reserved = Reservation(reservation, node, int(rest.pop()) / 1000)
-    if rest:
-        raise ValueError(f"invalid reply to a pick: {reply!r}")
-    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved)
+        reserved = Reservation(reservation, node, int(rest.pop(0)) / 1000)
+    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, parse_endpoints(rest))
+
+
+def parse_endpoints(words: Sequence[str]) -> dict[str, tuple[Endpoint, ...]]:
+    """Parse services, the picked one of each type first. Raises ValueError."""
+    found: dict[str, tuple[Endpoint, ...]] = {}
+    for word in words:
+        kind, endpoint = _parse_service(word)
+        found[kind] = (*found[kind], endpoint) if kind in found else (endpoint,)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _parse_service(word: str) -> tuple[str, Endpoint]:
+    """Parse `type|service|port|appProtocol|address,...`, of which the first address counts. Cached: they recur."""
+    kind, service, port, protocol, addresses, *_ = word.split("|")
+    return kind, Endpoint(addresses.partition(",")[0], int(port), protocol or None, service)

@@ -5,10 +5,12 @@ local SCAN_COUNT = 250
 local FACTS = { 'uid', 'term', 'version', 'digest', 'ready', 'suspect', 'draining' }
 local SCANS = { set = 'SSCAN', hash = 'HSCAN' }
 
--- KEYS: meta. Returns the digest of the library, the stored term, and '1' if the projection is marked as complete.
+-- KEYS: meta [, endpoints]. Returns the digest of the library, the stored term, '1' if the projection is marked as
+-- complete, the term whose leader maintains endpoints, and the number of nodes with endpoints (-1: damaged).
 local function overview(keys)
-  local stored = read_or_nil('HMGET', keys[1], 'term', 'complete') or {}
-  return { DIGEST, stored[1] or '', stored[2] or '' }
+  local stored = read_or_nil('HMGET', keys[1], 'term', 'complete', 'endpoints') or {}
+  local size = keys[2] and (read_or_nil('HLEN', keys[2]) or -1) or 0
+  return { DIGEST, stored[1] or '', stored[2] or '', stored[3] or '', size }
 end
 
 -- KEYS: a set or a hash. ARGV: 'set' or 'hash', cursor. Returns the next cursor, '0' at the end, and some elements.
@@ -18,30 +20,34 @@ local function part(keys, args)
   return read_or_nil(SCANS[args[1]], keys[1], args[2], 'COUNT', SCAN_COUNT) or { '0', {} }
 end
 
--- KEYS: facts, ready, suspect, draining of each pool. A damaged set has the size -1. Damaged facts read as empty.
-local function pool_facts(keys)
+-- KEYS: facts, ready, suspect, draining, services of each pool. A damaged set or hash has the size -1. Damaged facts
+-- read as empty. ARGV: 'services' if the last key of each pool is passed. Returns facts and sizes of each.
+local function pool_facts(keys, args)
   local reply = {}
-  for first = 1, #keys, 4 do
+  for first = 1, #keys, args[1] and 5 or 4 do
     local facts = read_or_nil('HMGET', keys[first], unpack(FACTS)) or {}
     for state = 1, STATES do facts[7 + state] = read_or_nil('ZCARD', keys[first + state]) or -1 end
     for i = 1, 7 do facts[i] = facts[i] or '' end
+    facts[11] = args[1] and (read_or_nil('HLEN', keys[first + 4]) or -1) or 0
     table.insert(reply, facts)
   end
   return reply
 end
 
--- KEYS: node keys. Returns facts and number of fields of each, flat.
-local function node_facts(keys)
-  local reply = {}
-  for _, key in ipairs(keys) do
-    table.insert(reply, read_or_nil('HGET', key, '.facts') or '')
-    table.insert(reply, read_or_nil('HLEN', key) or -1)
+-- KEYS: node keys [, endpoints]. ARGV: names of the nodes. Returns facts, number of fields, and bytes of the endpoints
+-- of each, flat.
+local function node_facts(keys, args)
+  local reply, endpoints = {}, keys[#args + 1]
+  for i, name in ipairs(args) do
+    table.insert(reply, read_or_nil('HGET', keys[i], '.facts') or '')
+    table.insert(reply, read_or_nil('HLEN', keys[i]) or -1)
+    table.insert(reply, endpoints and #(read_or_nil('HGET', endpoints, name) or '') or 0)
   end
   return reply
 end
 
--- KEYS: as in pool_facts. ARGV: first and last rank. Returns, for each pool, the stamp of its last write and the
--- members of these ranks by state.
+-- KEYS: facts, ready, suspect, draining of each pool. ARGV: first and last rank. Returns, for each pool, the stamp of
+-- its last write and the members of these ranks by state.
 local function pool_contents(keys, args)
   local reply = {}
   for first = 1, #keys, 4 do
@@ -53,11 +59,18 @@ local function pool_contents(keys, args)
   return reply
 end
 
--- KEYS: node keys. Returns all fields of each.
-local function node_contents(keys)
+-- KEYS: hashes. Returns all fields of each.
+local function hash_contents(keys)
   local reply = {}
   for _, key in ipairs(keys) do table.insert(reply, read_or_nil('HGETALL', key) or {}) end
   return reply
+end
+
+-- KEYS: a hash. ARGV: fields. Returns their values, '' for none.
+local function hash_values(keys, args)
+  local values = read_or_nil('HMGET', keys[1], unpack(args)) or {}
+  for i = 1, #args do values[i] = values[i] or '' end
+  return values
 end
 
 register('overview', overview, { 'no-writes' })
@@ -65,4 +78,5 @@ register('part', part, { 'no-writes' })
 register('pool_facts', pool_facts, { 'no-writes' })
 register('node_facts', node_facts, { 'no-writes' })
 register('pool_contents', pool_contents, { 'no-writes' })
-register('node_contents', node_contents, { 'no-writes' })
+register('hash_contents', hash_contents, { 'no-writes' })
+register('hash_values', hash_values, { 'no-writes' })

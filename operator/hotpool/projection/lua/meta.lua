@@ -1,10 +1,12 @@
 -- The leader's claim, and the stamp of age and completeness.
 
--- ARGV: term, owner, cluster, milliseconds without a claim or stamp after which another cluster's projection is taken
--- over. Times are by the clock of Redis, which a failover may set back: a time in the future is no sign of life either.
+-- KEYS: meta [, endpoints, if this leader maintains them]. ARGV: term, owner, cluster, milliseconds without a claim or
+-- stamp after which another cluster's projection is taken over. Times are by the clock of Redis, which a failover may
+-- set back: a time in the future is no sign of life either. Endpoints are valid while the field `endpoints` has the
+-- stored term: the former library raises the term alone, and so invalidates what it does not maintain.
 -- Returns the stored term, and 1 if it is now ours, else 0.
 local function claim(keys, args)
-  local stored = read_or_nil('HMGET', keys[1], 'term', 'owner', 'cluster', 'stampMs', 'claimMs') or {}
+  local stored = read_or_nil('HMGET', keys[1], 'term', 'owner', 'cluster', 'stampMs', 'claimMs', 'endpoints') or {}
   local term, now = parse_counter(stored[1], args[1]), now_ms()
   local seen = math.max(parse_number(stored[4]) or 0, parse_number(stored[5]) or 0)
   if term and stored[3] and stored[3] ~= args[3] and math.abs(now - seen) < tonumber(args[4]) then
@@ -18,7 +20,9 @@ local function claim(keys, args)
     redis.call('HSET', keys[1], 'schema', '1', 'complete', '0')
   end
   local claimed = string.format('%.0f', now)
-  redis.call('HSET', keys[1], 'term', args[1], 'owner', args[2], 'cluster', args[3], 'claimMs', claimed)
+  if keys[2] and (not term or stored[6] ~= stored[1]) then redis.call('UNLINK', keys[2]) end
+  redis.call('HSET', keys[1], 'term', args[1], 'owner', args[2], 'cluster', args[3], 'claimMs', claimed,
+    'endpoints', keys[2] and args[1] or '')
   return { args[1], 1 }
 end
 
@@ -33,5 +37,24 @@ local function stamp(keys, args)
   return now
 end
 
+-- KEYS: meta. ARGV: keys. Returns a line `command key` for each right that a writer of endpoints lacks on these keys.
+-- They are not in KEYS: the call itself would be refused.
+local function missing_rights(_, args)
+  local missing = {}
+  local commands = {
+    { 'TYPE' }, { 'EXISTS' }, { 'UNLINK' }, { 'HSET', '1', '1' }, { 'HDEL', '1' }, { 'HGET', '1' }, { 'HMGET', '1' },
+    { 'HGETALL' }, { 'HLEN' }, { 'HSCAN', '0' }, { 'PEXPIRE', '1' }, { 'PERSIST' }, { 'RENAME', args[1] },
+  }
+  for _, key in ipairs(args) do
+    for _, words in ipairs(commands) do
+      if not redis.acl_check_cmd(words[1], key, unpack(words, 2)) then
+        table.insert(missing, words[1] .. ' ' .. key)
+      end
+    end
+  end
+  return missing
+end
+
+register('missing_rights', missing_rights, { 'no-writes' })
 register('claim', claim, { 'allow-oom' })
 register('stamp', stamp, { 'allow-oom' })

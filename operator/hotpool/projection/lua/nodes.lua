@@ -6,7 +6,7 @@ local HISTORY_TTL_MS = 604800000
 -- Bytes: the reasons of the types of a withdrawal.
 local MAX_EXCHANGE_GROWTH = 1024
 
--- KEYS of all node writes: meta, nodes, node, history.
+-- KEYS of all node writes: meta, nodes, node, history [, endpoints].
 local function check_node_write(keys, term, version)
   local refused = check_term(keys[1], term)
   if refused then return refused end
@@ -14,14 +14,31 @@ local function check_node_write(keys, term, version)
   return check_version(term, version, old_term, old_version)
 end
 
--- ARGV: term, version, name, digest, then type and JSON of each capability.
+-- Replaces the endpoints of a node, '' for none.
+local function write_endpoints(key, node, text)
+  if not key then return end
+  delete_wrong_type(key, 'hash')
+  if text == '' then redis.call('HDEL', key, node) else redis.call('HSET', key, node, text) end
+end
+
+-- KEYS: then facts and services of each pool of which not every service of the node meets the requirements, so that no
+-- pick sees a new service before the pool's exception. Endpoints come first: a missing right then stops the whole
+-- write. ARGV: term, version, name, digest, endpoints, number of these pools, then for each the ids that meet it, then
+-- type and JSON of each capability.
 local function replace_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
+  local pools = tonumber(args[6])
+  for i = 1, pools do
+    local facts, services = keys[4 + 2 * i], keys[5 + 2 * i]
+    delete_wrong_type(services, 'hash')
+    if redis.call('EXISTS', facts) == 1 then redis.call('HSET', services, args[3], args[6 + i]) end
+  end
+  write_endpoints(keys[5], args[3], args[5])
   delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
   redis.call('UNLINK', keys[3])
-  redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, 5))
+  redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, 7 + pools))
   redis.call('PERSIST', keys[4])
   return 1
 end
@@ -30,6 +47,7 @@ end
 local function exchange_node(keys, args)
   local held, wanted = 0, 0
   for _, part in ipairs(read_or_nil('HGETALL', keys[3]) or {}) do held = held + #part end
+  if held > 0 and keys[5] then held = held + #(read_or_nil('HGET', keys[5], args[3]) or '') end
   for _, part in ipairs(args) do wanted = wanted + #part end
   if held == 0 or wanted > held + MAX_EXCHANGE_GROWTH then return 0 end
   return replace_node(keys, args)
@@ -39,6 +57,7 @@ end
 local function drop_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
+  write_endpoints(keys[5], args[3], '')
   delete_wrong_type(keys[2], 'set')
   redis.call('SREM', keys[2], args[3])
   redis.call('UNLINK', keys[3])

@@ -5,16 +5,20 @@ local WINDOW = 64
 local PROBES = 21
 local RING = 4503599627370496
 local NONE = {}
+-- Members looked at when a pick passes over members without endpoints: WINDOW, then at most so many more.
+local FURTHER = 1000
+local ENDPOINTS_KEY, SERVICES_KEY, LOAD_KEY = 5, 6, 7
 
--- Returns the ms since the leader's last stamp (-1: never), and '1' if the projection is complete, else '0'.
+-- Returns the ms since the leader's last stamp (-1: never), '1' if the projection is complete, else '0', and true if
+-- the leader maintains endpoints.
 local function freshness(meta)
-  local stored, age = read_or_nil('HMGET', meta, 'stampMs', 'complete') or NONE, -1
+  local stored, age = read_or_nil('HMGET', meta, 'stampMs', 'complete', 'term', 'endpoints') or NONE, -1
   local stamp = tonumber(stored[1])
   if stamp and stamp > 0 then
     age = now_ms() - stamp
     if age < 0 then age = 0 end -- the clock of Redis was set back
   end
-  return age, stored[2] == '1' and '1' or '0'
+  return age, stored[2] == '1' and '1' or '0', stored[3] and stored[3] == stored[4]
 end
 
 -- Returns true if the projection has no stamp, is incomplete or is older than max_age. Without max_age it is not stale.
@@ -50,14 +54,22 @@ local function draw_rank(chance, available, ranks)
   return rank, rest
 end
 
-local function uniform(key, chance, available, _, ranks)
-  local rank = draw_rank(chance, available, ranks)
-  return redis.call('ZRANGE', key, rank, rank)[1]
+-- Chooses one of the items. Also returns the rest of the chance.
+local function draw(items, chance)
+  local product = chance * #items
+  local index = math.floor(product)
+  return items[index + 1], product - index
 end
 
--- Returns up to WINDOW members from a rank on, around the ring, without the excluded ones.
-local function window(key, first, available, excluded, ranks)
-  local wanted = math.min(WINDOW, available)
+-- Strategies return a node and the rest of the chance; affinity has none.
+local function uniform(key, chance, available, _, ranks)
+  local rank, rest = draw_rank(chance, available, ranks)
+  return redis.call('ZRANGE', key, rank, rank)[1], rest
+end
+
+-- Returns up to `most` members from a rank on, around the ring, without the excluded ones.
+local function window(key, first, most, available, excluded, ranks)
+  local wanted = math.min(most, available)
   local names = redis.call('ZRANGE', key, first, first + wanted + #ranks - 1)
   local members = {}
   for turn = 1, 2 do
@@ -70,10 +82,8 @@ local function window(key, first, available, excluded, ranks)
   return members
 end
 
--- Picks the smallest load of the window, which holds all members of a small pool. Ties are drawn.
-local function least_loaded(key, chance, available, excluded, ranks, load)
-  local first, rest = draw_rank(chance, available, ranks)
-  local names = window(key, first, available, excluded, ranks)
+-- Chooses one of the names with the smallest load. Ties are drawn.
+local function draw_least(names, chance, load)
   local loads = read_or_nil('ZMSCORE', load, unpack(names)) or {}
   local least, ties
   for i, name in ipairs(names) do
@@ -81,7 +91,13 @@ local function least_loaded(key, chance, available, excluded, ranks, load)
     if not least or value < least then least, ties = value, {} end
     if value == least then table.insert(ties, name) end
   end
-  return ties[1 + math.floor(rest * #ties)]
+  return draw(ties, chance)
+end
+
+-- Picks the smallest load of the window, which holds all members of a small pool.
+local function least_loaded(key, chance, available, excluded, ranks, load)
+  local first, rest = draw_rank(chance, available, ranks)
+  return draw_least(window(key, first, WINDOW, available, excluded, ranks), rest, load)
 end
 
 -- Returns the first member not excluded at or after a position on the ring, and its score.
@@ -113,86 +129,172 @@ local function affinity(key, text, _, excluded)
   return node
 end
 
-local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
-
--- Returns the error in the arguments of a pick, or nil.
-local function argument_error(choose, chance, max_age, load)
-  if not choose then return 'strategy: uniform, least-loaded or affinity' end
-  if choose == affinity and (chance or '') == '' then return 'affinity needs a key' end
-  if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return 'chance: 0 up to 1' end
-  if choose == least_loaded and not load then return 'least-loaded needs the key load' end
-  if max_age and not parse_number(max_age) then return 'max age: ms' end
-  return nil
-end
-
--- Returns the version of the pool, or nil if there is none, or if the pool does not have the wanted index field.
-local function pool_version(facts, wanted)
-  if not wanted then return redis.call('HGET', facts, 'version') end
-  local stored = redis.call('HMGET', facts, 'version', 'generator', 'key')
-  return index_field(stored[2], stored[3] or '') == wanted and stored[1]
-end
-
 -- Returns an argument, or nil for an empty or missing one.
 local function non_empty(text)
   return text ~= '' and text or nil
 end
 
--- Returns a node of one set, nil if all members are excluded, then the size of the set and the number excluded.
-local function choose_from(key, load, choose, chance, args, first_excluded)
-  local size, excluded, ranks = redis.call('ZCARD', key), NONE, NONE
-  if size > 0 and args[first_excluded] then excluded, ranks = excluded_ranks(key, args, first_excluded) end
-  if size == #ranks then return nil, size, size end
-  return choose(key, chance, size - #ranks, excluded, ranks, load), size, #ranks
+local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
+
+-- Returns the error in the arguments of a pick, or nil.
+local function argument_error(keys, choose, chance, max_age, wish)
+  if not keys[SERVICES_KEY] then return 'keys: meta, facts, ready, suspect, endpoints, services' end
+  if not choose then return 'strategy: uniform, least-loaded or affinity' end
+  if choose == affinity and (chance or '') == '' then return 'affinity needs a key' end
+  if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return 'chance: 0 up to 1' end
+  if choose == least_loaded and not keys[LOAD_KEY] then return 'least-loaded needs the key load' end
+  if max_age and not parse_number(max_age) then return 'max age: ms' end
+  if wish and not parse_request(':', wish) then return 'endpoints: family 4, 6 or none, a colon, types' end
+  return nil
 end
 
--- KEYS: meta, facts, ready, suspect [, load]. ARGV from `first`: strategy, chance in [0, 1) or the key of an affinity
--- [, index field ('' = any), max age in ms ('' = any), excluded names]. Returns a line `node state version age
--- complete`; without a node `- reason version age complete ready suspect draining excluded`, with the version - for an
+-- Returns the version of the pool, nil if there is none or if the pool does not have the wanted index field. Also
+-- returns the request for endpoints, nil if none can be answered, and true if the pick asks for them: then it passes
+-- over members without.
+local function read_pool(keys, wanted, wish, maintained)
+  local stored
+  if wanted then
+    stored = redis.call('HMGET', keys[2], 'version', 'services', 'generator', 'key')
+    if index_field(stored[3], stored[4] or '') ~= wanted then return nil end
+  else
+    stored = redis.call('HMGET', keys[2], 'version', 'services')
+  end
+  if not maintained or not (stored[2] or wish) then return stored[1], nil, wish ~= nil end
+  local request = parse_request(stored[2] or ':', wish)
+  if not request.kinds[1] then return stored[1], nil, request.asked end
+  return stored[1], request, request.asked
+end
+
+-- Returns the services of a node that a pick answers, '' for none, or nil if one that is asked for is missing.
+local function services_of(keys, request, node, chance, affinity_key)
+  local entry = read_or_nil('HGET', keys[ENDPOINTS_KEY], node)
+  if not entry then return not request.asked and '' or nil end
+  local allowed = request.required and read_or_nil('HGET', keys[SERVICES_KEY], node) or nil
+  return answer_services(request, entry, allowed, chance, affinity_key)
+end
+
+-- Returns the members of the first group of neighbours that have the endpoints asked for: names, entries by name, and
+-- the number of members looked at. Positions on the ring are random, so no member is favoured.
+local function search(keys, key, first, available, excluded, ranks, request)
+  local names, looked_at = window(key, first, WINDOW, available, excluded, ranks), 0
+  while looked_at < #names do
+    local last = math.min(looked_at + WINDOW, #names)
+    local entries = read_or_nil('HMGET', keys[ENDPOINTS_KEY], unpack(names, looked_at + 1, last)) or NONE
+    local allowed = request.required
+      and read_or_nil('HMGET', keys[SERVICES_KEY], unpack(names, looked_at + 1, last)) or NONE
+    local found, services = {}, {}
+    for i = 1, last - looked_at do
+      local name = names[looked_at + i]
+      if entries[i] and answer_services(request, entries[i], allowed[i] or nil, 0) then
+        table.insert(found, name)
+        services[name] = { entries[i], allowed[i] or nil }
+      end
+    end
+    looked_at = last
+    if found[1] then return found, services, looked_at end
+    if looked_at == #names and looked_at < available and looked_at <= WINDOW then
+      names = window(key, first, WINDOW + FURTHER, available, excluded, ranks)
+    end
+  end
+  return nil, nil, looked_at
+end
+
+-- Returns a member with the endpoints asked for and its services, or nil, nil and the number of members looked at.
+local function pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request)
+  local first, rest
+  if choose == affinity then
+    local probe = tonumber(string.sub(redis.sha1hex(chance), 1, 13), 16)
+    first = redis.call('ZRANK', key, (successor(key, probe, excluded)))
+  else
+    first, rest = draw_rank(chance, available, ranks)
+  end
+  local names, services, looked_at = search(keys, key, first, available, excluded, ranks, request)
+  if not names then return nil, nil, looked_at end
+  local node = names[1]
+  if choose == least_loaded then
+    node, rest = draw_least(names, rest, keys[LOAD_KEY])
+  elseif choose == uniform then
+    node, rest = draw(names, rest)
+  end
+  local entry, allowed = unpack(services[node], 1, 2)
+  return node, answer_services(request, entry, allowed, rest, not rest and chance or nil), 0
+end
+
+-- Returns a node of one set and its services (nil, nil if there is none), the size of the set, the number excluded, and
+-- the number of members that were passed over, or looked at, for want of endpoints.
+local function choose_from(keys, state, choose, chance, args, first_excluded, request, asked)
+  local key, load, excluded, ranks = keys[state], keys[LOAD_KEY], NONE, NONE
+  local size = redis.call('ZCARD', key)
+  if size > 0 and args[first_excluded] then excluded, ranks = excluded_ranks(key, args, first_excluded) end
+  local available = size - #ranks
+  if available == 0 then return nil, nil, size, size, 0 end
+  if asked and not request then return nil, nil, size, #ranks, available end
+  local node, rest = choose(key, chance, available, excluded, ranks, load)
+  if not request then return node, '', size, #ranks, 0 end
+  local services, without = services_of(keys, request, node, rest, not rest and chance or nil), 0
+  if not services then
+    node, services, without = pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request)
+  end
+  return node, services, size, #ranks, without
+end
+
+-- KEYS: meta, facts, ready, suspect, endpoints, services [, load]. ARGV from `first`: strategy, chance in [0, 1) or the
+-- key of an affinity [, endpoints asked for ('' = none), index field ('' = any), max age in ms ('' = any), excluded
+-- names]. Returns a line `node state version age complete` and its services, each a word with a blank before it;
+-- without a node `- reason version age complete ready suspect draining excluded without`, with the version - for an
 -- unknown pool. The reply is one line because a client parses each element of an array separately. Members are counted
 -- only if needed, because the calls dominate the cost of a pick. Also returns the node.
 local function decide(keys, args, first)
-  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 3])
+  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 4])
+  local wish = non_empty(args[first + 2])
   if choose ~= affinity then chance = tonumber(chance) end
-  local refused = argument_error(choose, chance, max_age, keys[5])
+  local refused = argument_error(keys, choose, chance, max_age, wish)
   if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
-  local age, complete = freshness(keys[1])
-  local version, stale = pool_version(keys[2], non_empty(args[first + 2])), is_stale(age, complete, max_age)
-  local fresh = ' ' .. age .. ' ' .. complete
-  if not version then return '- ' .. (stale and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0' end
-  local state, node, ready, suspect, ready_excluded, suspect_excluded = 'Ready', nil, nil, 0, nil, 0
+  local age, complete, maintained = freshness(keys[1])
+  local version, request, asked = read_pool(keys, non_empty(args[first + 3]), wish, maintained)
+  local stale, fresh = is_stale(age, complete, max_age), ' ' .. age .. ' ' .. complete
+  if not version then return '- ' .. (stale and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0 0' end
+  local state, node, services, ready, suspect = 'Ready', nil, nil, nil, 0
+  local ready_excluded, suspect_excluded, ready_without, suspect_without = 0, 0, 0, 0
   if stale then
-    ready, suspect, ready_excluded = redis.call('ZCARD', keys[3]), redis.call('ZCARD', keys[4]), 0
+    ready, suspect = redis.call('ZCARD', keys[3]), redis.call('ZCARD', keys[4])
   else
-    node, ready, ready_excluded = choose_from(keys[3], keys[5], choose, chance, args, first + 4)
+    local from = first + 5
+    node, services, ready, ready_excluded, ready_without =
+      choose_from(keys, 3, choose, chance, args, from, request, asked)
     if not node then
       state = 'Suspect'
-      node, suspect, suspect_excluded = choose_from(keys[4], keys[5], choose, chance, args, first + 4)
+      node, services, suspect, suspect_excluded, suspect_without =
+        choose_from(keys, 4, choose, chance, args, from, request, asked)
     end
   end
-  if node then return node .. ' ' .. state .. ' ' .. version .. fresh, node end
+  if node then return node .. ' ' .. state .. ' ' .. version .. fresh, node, services end
   local draining, excluded = tonumber(redis.call('HGET', keys[2], 'draining')) or 0, ready_excluded + suspect_excluded
-  local reason = stale and 'Stale' or excluded > 0 and 'AllExcluded' or draining > 0 and 'OnlyDraining' or 'Empty'
-  return table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded }, ' ')
+  local without = ready_without + suspect_without
+  local reason = stale and 'Stale' or without > 0 and 'NoEndpoint' or excluded > 0 and 'AllExcluded'
+    or draining > 0 and 'OnlyDraining' or 'Empty'
+  return table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded, without }, ' ')
 end
 
 local function pick(keys, args)
-  return (decide(keys, args, 1))
+  local reply, node, services = decide(keys, args, 1)
+  return node and reply .. services or reply
 end
 
 -- KEYS as in pick with load, then entries and expiries. ARGV: id, weight, ms from now, then as in pick. An existing id
--- is from a call whose reply was lost, and is replaced. Returns as pick. With a node, the expiry follows.
+-- is from a call whose reply was lost, and is replaced. Returns as pick. With a node, the expiry precedes its services.
 local function reserve(keys, args)
   local weight, ttl = parse_weight(args[2]), parse_ttl(args[3])
-  if args[1] == '' or not weight or not ttl then
-    return redis.error_reply('BADARGUMENT id, weight: 0.001 to 1e9, ms: 1 to 86400000')
+  if args[1] == '' or not weight or not ttl or not keys[9] then
+    return redis.error_reply('BADARGUMENT nine keys, id, weight: 0.001 to 1e9, ms: 1 to 86400000')
   end
-  local load_keys, now = { keys[5], keys[6], keys[7] }, now_ms()
+  local load_keys, now = { keys[7], keys[8], keys[9] }, now_ms()
   purge_expired(load_keys, now)
   remove_entry(load_keys, args[1])
-  local reply, node = decide(keys, args, 4)
+  local reply, node, services = decide(keys, args, 4)
   if not node then return reply end
   add_entry(load_keys, args[1], node, weight, now + ttl)
-  return reply .. ' ' .. string.format('%.0f', now + ttl)
+  return reply .. ' ' .. string.format('%.0f', now + ttl) .. services
 end
 
 register('pick', pick, { 'no-writes' })

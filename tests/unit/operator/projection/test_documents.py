@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.core.model import Endpoint
+from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices, encode_endpoints, encode_services
 from hotpool.projection.keys import STATES
 
 POOL = PoolDocument("zh-en", "u1", "speech", "zh-en", frozenset("ab"), frozenset("c"), frozenset("d"))
@@ -27,6 +28,10 @@ NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Sto
         {"ready": frozenset("abc"), "suspect": frozenset()},
         {"suspect": frozenset("d"), "draining": frozenset("c")},
         {"draining": frozenset()},
+        {"services": PoolServices(("asr",))},
+        {"services": PoolServices(("asr", "nmt"), filtered=True)},
+        {"services": PoolServices(("asr", "nmt"), endpoint_required=True)},
+        {"services": PoolServices(("asr", "nmt"), exceptions={"a": "fw"})},
     ],
 )
 def test_every_part_of_a_pool_is_in_its_digest(change: dict[str, object]) -> None:
@@ -36,7 +41,7 @@ def test_every_part_of_a_pool_is_in_its_digest(change: dict[str, object]) -> Non
 
 
 def test_digests_are_the_same_in_every_process() -> None:
-    assert (POOL.digest, NODE.digest) == ("386c8eec330166fd5870205b", "19ad88353a519ce28ede6d38")
+    assert (POOL.digest, NODE.digest) == ("b7896dcb6cb9dc5e309cc1a2", "2058dc42bdd2f0025d3f5296")
 
 
 def test_a_nodes_digest_ignores_the_order_of_types_only() -> None:
@@ -44,6 +49,36 @@ def test_a_nodes_digest_ignores_the_order_of_types_only() -> None:
     changed = (("asr", True, None, ("other",)), NODE.capabilities[1])
     assert NodeDocument("edge-1", changed).digest != NODE.digest
     assert NodeDocument("edge-1", NODE.capabilities[:1]).digest != NODE.digest
+    assert NodeDocument("edge-1", NODE.capabilities, "asr|fw|6007||10.0.3.7").digest != NODE.digest
+
+
+def test_endpoints_are_encoded_in_the_order_of_type_and_service() -> None:
+    found = [
+        Endpoint("m", "nmt", 5008, ("10.0.3.7",)),
+        Endpoint("fw-2", "asr", 6008, ("10.0.3.7",), (), "kubernetes.io/ws"),
+        Endpoint("fw", "asr", 6007, ("10.0.3.7", "fd00::7"), ("10.0.3.7",), "http"),
+    ]
+    encoded = "asr|fw|6007|http|10.0.3.7,fd00::7 asr|fw-2|6008|kubernetes.io/ws|10.0.3.7 nmt|m|5008||10.0.3.7"
+    assert encode_endpoints(found) == encoded
+    assert encode_endpoints([]) == ""
+
+
+@pytest.mark.parametrize("protocol", ["a b", "a|b", "a\nb"])
+def test_a_protocol_that_would_break_the_encoding_is_left_out(protocol: str) -> None:
+    assert encode_endpoints([Endpoint("fw", "asr", 6007, ("10.0.3.7",), (), protocol)]) == "asr|fw|6007||10.0.3.7"
+
+
+def test_no_service_is_encoded_as_a_hyphen() -> None:
+    assert (encode_services(("fw", "fw-2")), encode_services(())) == ("fw,fw-2", "-")
+
+
+def test_a_change_has_the_exceptions_that_are_new_changed_or_gone() -> None:
+    before = dataclasses.replace(POOL, services=PoolServices(("asr",), exceptions={"a": "fw", "b": "fw", "c": "fw"}))
+    after = dataclasses.replace(POOL, services=PoolServices(("asr",), exceptions={"a": "fw", "b": "-", "d": "x"}))
+    change = after.change_from(before)
+    assert (change.exceptions, change.size) == ({"b": "-", "d": "x"}, 3)
+    assert change.dropped == {"c"}
+    assert not change.grows
 
 
 def test_a_type_is_json_with_ready_reason_and_services() -> None:

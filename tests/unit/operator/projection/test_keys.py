@@ -12,8 +12,8 @@ def test_every_key_of_a_fleet_has_the_same_slot() -> None:
     keys = FleetKeys("hotpool", "speech")
     names = {keys.meta, keys.pools, keys.nodes, keys.index, keys.node("edge-1"), keys.node("edge-2")}
     names |= {keys.history("edge-1"), *keys.pool("zh-en"), *keys.pool("a.b-c"), *keys.staged("zh-en", 3, 7)}
-    names |= set(keys.load)
-    assert len(names) == 4 + 2 + 1 + 8 + 3 + 3
+    names |= {*keys.load, keys.endpoints, keys.services("zh-en")}
+    assert len(names) == 4 + 2 + 1 + 8 + 4 + 3 + 2
     assert {key_slot(name.encode()) for name in names} == {key_slot(b"hotpool:speech")}
     assert all(name.startswith("{hotpool:speech}:") for name in names)
 
@@ -26,7 +26,7 @@ def test_two_fleets_and_two_prefixes_share_no_key() -> None:
 def test_staged_keys_of_two_writes_differ() -> None:
     keys = FleetKeys("hotpool", "speech")
     writes = [("zh-en", 3, 7), ("zh-en", 3, 8), ("zh-en", 4, 7), ("en-zh", 3, 7)]
-    assert len({key for write in writes for key in keys.staged(*write)}) == 12
+    assert len({key for write in writes for key in keys.staged(*write)}) == 16
 
 
 @pytest.mark.parametrize("part", ["", "a}b", "{a", "a b", "a\n"])

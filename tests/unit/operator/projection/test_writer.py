@@ -24,7 +24,8 @@ from hotpool.errors import FencedError, NotLeaderError, RejectedError, Retryable
 from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import connect, describe
 from hotpool.projection.documents import NodeDocument, PoolDocument
-from hotpool.projection.drift_check import DriftCheck, Rotation
+from hotpool.projection.drift_check import DriftCheck
+from hotpool.projection.drift_rotation import Rotation
 from hotpool.projection.functions import Functions, library_source
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.redis_errors import (
@@ -168,7 +169,7 @@ async def test_a_missing_library_is_loaded_and_the_call_repeated() -> None:
 
     fake = FakeClient(reply)
     assert await Functions(fake.client, may_load=True).call("stamp", ["{a:b}:meta"], [3, 1]) == 1
-    assert [words[0] for words in fake.sent] == ["FCALL", "FUNCTION LOAD", "FCALL"]
+    assert [words[0] for words in fake.sent] == ["FCALL", "FUNCTION LOAD", "FUNCTION LOAD", "FCALL"]
     loaded = False
     with pytest.raises(ResponseError):
         await Functions(fake.client, may_load=False).read("pick", ["{a:b}:meta"])
@@ -239,13 +240,13 @@ async def test_pools_created_or_deleted_during_a_drift_check_are_not_reported() 
         if words[1].endswith("overview"):
             with pools.writing("new"), pools.writing("zh-en"):
                 pools.record_dropped("zh-en")
-            return [library_source()[1].encode(), b"3", b"1"]
+            return [library_source()[1].encode(), b"3", b"1", b"3", 0]
         if words[1].endswith("part"):
             some = {keys.pools: [b"new", b"old"], keys.index: [b"g/new", b"new", b"g/old", b"old"]}
             return [b"0", some.get(words[3], [])]
         if words[1].endswith("pool_contents"):
             return [[b"", b"", b"", [], [], []]]
-        return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0]]
+        return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0, 0]]
 
     functions = Functions(FakeClient(reply).client, may_load=True)
     result = await DriftCheck(functions, keys, pools, nodes, Rotation()).run(3, {"zh-en": POOL}, {})

@@ -47,8 +47,13 @@ def test_the_look_up_needs_only_redis() -> None:
         ({}, ("uniform", "0.5")),
         ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5")),
         ({"strategy": "affinity", "key": "u"}, ("affinity", "u")),
-        ({"key": "u", "exclude": ["a", "b"], "max_age": 1.5}, ("affinity", "u", "", 1500, "a", "b")),
-        ({"max_age": 0}, ("uniform", "0.5", "", 0)),
+        ({"key": "u", "exclude": ["a", "b"], "max_age": 1.5}, ("affinity", "u", "", "", 1500, "a", "b")),
+        ({"endpoint": True}, ("uniform", "0.5", ":")),
+        ({"types": ["asr", "nmt"], "max_age": 2}, ("uniform", "0.5", ":asr,nmt", "", 2000)),
+        ({"family": 6, "exclude": ["a"]}, ("uniform", "0.5", "6:", "", "", "a")),
+        ({"types": ["asr"], "family": 4, "key": "u"}, ("affinity", "u", "4:asr")),
+        ({"endpoint": False}, ("uniform", "0.5")),
+        ({"max_age": 0}, ("uniform", "0.5", "", "", 0)),
     ],
 )
 def test_options_become_the_arguments_of_the_function(options: Any, words: tuple[object, ...]) -> None:
@@ -58,7 +63,7 @@ def test_options_become_the_arguments_of_the_function(options: Any, words: tuple
 def test_a_reservation_is_the_first_argument_and_has_its_own_id() -> None:
     requests = [PickRequest.from_options({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
     assert [request.arguments("speech/zh-en")[1:] for request in requests] == [
-        (3, 2500, "uniform", "0.5", "speech/zh-en", "")
+        (3, 2500, "uniform", "0.5", "", "speech/zh-en", "")
     ] * 2
     identities = [request.reservation[0] for request in requests if request.reservation]
     assert len(set(identities)) == 2
@@ -85,6 +90,13 @@ def test_a_reservation_is_the_first_argument_and_has_its_own_id() -> None:
         {"max_age": -1},
         {"max_age": math.nan},
         {"max_age": math.inf},
+        {"types": []},
+        {"types": ["ASR"]},
+        {"types": ["a b"]},
+        {"types": ["a,b"]},
+        {"types": ["a|b"]},
+        {"types": [""]},
+        {"family": 5},
     ],
 )
 def test_an_option_out_of_bounds_is_rejected(options: Any) -> None:
@@ -92,7 +104,7 @@ def test_an_option_out_of_bounds_is_rejected(options: Any) -> None:
         PickRequest.from_options(options, half)
 
 
-@pytest.mark.parametrize("options", [{"exclude": "edge-1"}, {"stratgy": "uniform"}])
+@pytest.mark.parametrize("options", [{"exclude": "edge-1"}, {"types": "asr"}, {"stratgy": "uniform"}])
 def test_an_unknown_option_and_a_string_for_a_collection_are_rejected(options: Any) -> None:
     with pytest.raises(TypeError):
         PickRequest.from_options(options, half)

@@ -1,0 +1,100 @@
+-- Loads of nodes. Each reservation and each load report is one entry. A load belongs to the node, not to a pool.
+-- KEYS of all: load (node: sum of weights), entries (id: "node weight"), expiries (id: ms by the clock of Redis).
+-- Error replies: BADARGUMENT and a text.
+
+local MAX_PURGED = 100
+local MIN_WEIGHT, MAX_WEIGHT = 0.001, 1e9
+-- Rounding error that may remain of a sum of doubles after all its parts are subtracted.
+local EPSILON = 1e-6
+local MAX_TTL_MS = 86400000
+
+local function parse_weight(text)
+  local weight = tonumber(text)
+  return weight and weight >= MIN_WEIGHT and weight <= MAX_WEIGHT and weight or nil
+end
+
+local function parse_ttl(text)
+  local ttl = parse_number(text)
+  return ttl and ttl > 0 and ttl <= MAX_TTL_MS and ttl or nil
+end
+
+local function add_weight(keys, node, weight)
+  local sum = tonumber(redis.call('ZINCRBY', keys[1], weight, node))
+  if sum < EPSILON then redis.call('ZREM', keys[1], node) end
+end
+
+local function add_entry(keys, id, node, weight, expiry)
+  redis.call('HSET', keys[2], id, string.format('%s %.17g', node, weight))
+  redis.call('ZADD', keys[3], expiry, id)
+  add_weight(keys, node, weight)
+end
+
+-- Returns the node, or nil for an unknown id.
+local function remove_entry(keys, id)
+  local node, weight = string.match(redis.call('HGET', keys[2], id) or '', '^(%S+) (%S+)$')
+  redis.call('HDEL', keys[2], id)
+  redis.call('ZREM', keys[3], id)
+  if node then add_weight(keys, node, -(tonumber(weight) or 0)) end
+  return node
+end
+
+-- Removes expired entries. If the three keys disagree (one evicted or overwritten by hand), deletes all of them.
+local function purge_expired(keys, now)
+  local loaded, entries = read_or_nil('ZCARD', keys[1]), read_or_nil('HLEN', keys[2])
+  local expiries = read_or_nil('ZCARD', keys[3])
+  if not loaded or not entries or entries ~= expiries or (loaded == 0) ~= (entries == 0) then
+    redis.call('UNLINK', unpack(keys))
+  elseif expiries > 0 then
+    local expired = redis.call('ZRANGEBYSCORE', keys[3], '-inf', now, 'LIMIT', 0, MAX_PURGED)
+    for _, id in ipairs(expired) do remove_entry(keys, id) end
+  end
+end
+
+-- Returns true if the id exists and has not expired. Removes an expired one.
+local function is_active(keys, id, now)
+  purge_expired(keys, now)
+  local expiry = tonumber(redis.call('ZSCORE', keys[3], id) or 0)
+  if expiry > now then return true end
+  if expiry > 0 then remove_entry(keys, id) end
+  return false
+end
+
+-- ARGV: id. Returns 1, or 0 for an unknown or expired id.
+local function release(keys, args)
+  if not is_active(keys, args[1], now_ms()) then return 0 end
+  remove_entry(keys, args[1])
+  return 1
+end
+
+-- ARGV: id, ms from now. Returns node and expiry, or '' and 0 for an unknown or expired id.
+local function renew(keys, args)
+  local ttl = parse_ttl(args[2])
+  if not ttl then return redis.error_reply('BADARGUMENT ms: 1 to 86400000') end
+  local now = now_ms()
+  if not is_active(keys, args[1], now) then return { '', 0 } end
+  redis.call('ZADD', keys[3], now + ttl, args[1])
+  return { string.match(redis.call('HGET', keys[2], args[1]), '^%S+') or '', now + ttl }
+end
+
+-- ARGV: source, ms from now, then node and weight of each. 0 removes the source's previous report of the node.
+local function report(keys, args)
+  local ttl = parse_ttl(args[2])
+  if not ttl or #args % 2 == 1 then return redis.error_reply('BADARGUMENT source, ms: 1 to 86400000, pairs') end
+  for i = 4, #args, 2 do
+    if tonumber(args[i]) ~= 0 and not parse_weight(args[i]) then
+      return redis.error_reply('BADARGUMENT weight: 0, or 0.001 to 1e9')
+    end
+  end
+  local now = now_ms()
+  purge_expired(keys, now)
+  for i = 3, #args, 2 do
+    local id = 'report:' .. args[1] .. ':' .. args[i]
+    remove_entry(keys, id)
+    if parse_weight(args[i + 1]) then add_entry(keys, id, args[i], parse_weight(args[i + 1]), now + ttl) end
+  end
+  return 1
+end
+
+register('release', release, { 'allow-oom' })
+register('renew', renew, { 'allow-oom' })
+register('report', report, {})
