@@ -26,10 +26,12 @@ _HELP: Final = HelpSections(
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Any node but edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
         "The node of a session": "hotpool pick zh-en --key session-42",
+        "The address of a service, for a script": "curl http://$(hotpool pick zh-en --endpoint asr)/health",
+        "An IPv6 address of it": "hotpool pick zh-en --endpoint asr --family 6",
         "The least loaded node, if Redis is up to date": "hotpool pick zh-en --strategy least-loaded --max-age 30",
     },
     codes={
-        exit_codes.OK: "a node was picked",
+        exit_codes.OK: "a node was picked, with --endpoint one that has such an endpoint",
         exit_codes.NO_MEMBER: "no node could be picked; the message has the reason",
         exit_codes.USAGE: "wrong usage",
         exit_codes.UNAVAILABLE: "Redis cannot be reached, or holds no projection",
@@ -42,6 +44,8 @@ _HELP: Final = HelpSections(
 @redis_options("redis://, rediss:// or unix://", required=True)
 @click.option("--strategy", type=EnumChoice(Strategy), help="Default: affinity with a key, else uniform.")
 @click.option("--key", help="Affinity key, such as a session id.")
+@click.option("--endpoint", "type_", metavar="TYPE", help="Print the address and port of a service of this type.")
+@click.option("--family", type=click.Choice(["4", "6"]), help="IP version of the address. Needs --endpoint.")
 @click.option("--exclude", multiple=True, help="Node to exclude; may be repeated.")
 @click.option("--max-age", type=float, help="Pick no node if Redis is older than these seconds, or incomplete.")
 @fleet_options
@@ -52,6 +56,8 @@ def pick(
     redis: RedisOptions,
     strategy: Strategy | None,
     key: str | None,
+    type_: str | None,
+    family: str | None,
     exclude: tuple[str, ...],
     max_age: float | None,
     fleet: FleetOptions,
@@ -59,15 +65,19 @@ def pick(
 ) -> None:
     """Pick a node of a pool, as a dispatcher does.
 
-    The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. Nothing is
-    reserved. The kubeconfig is only read for its namespace: the API server is not used.
+    The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. With --endpoint it
+    passes over nodes without an endpoint of that type. Nothing is reserved. The kubeconfig is only read for its
+    namespace: the API server is not used.
     """
+    if family and not type_:
+        fail("pick", "--family needs --endpoint TYPE: it is the IP version of its address", exit_codes.USAGE)
     try:
         lookup = redis.lookup(fleet.namespace)
     except ValueError as error:
         fail("pick", str(error), exit_codes.USAGE)
     try:
-        result = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude, max_age)))
+        options = _options(strategy, key, exclude, max_age) | _endpoint_options(type_, family)
+        result = asyncio.run(_pick(lookup, pool, options))
     except LookupUnavailableError as error:
         fail("pick", str(error), exit_codes.UNAVAILABLE)
     except ValueError as error:
@@ -75,10 +85,11 @@ def pick(
     if output is OutputFormat.JSON:
         click.echo(json.dumps(asdict(result)))
     elif isinstance(result, Picked):
-        click.echo(result.node)
+        click.echo(result.endpoints[type_][0].authority if type_ else result.node)
     else:
         where = f"; see -n (namespace {fleet.namespace}) and --prefix" if result.reason is Reason.POOL_UNKNOWN else ""
-        click.echo(f"no member of pool {pool}: {_no_member_reason(result)}{where}", err=True)
+        reason = _no_endpoint_reason(result, type_, family) or _no_member_reason(result)
+        click.echo(f"no member of pool {pool}: {reason}{where}", err=True)
     if isinstance(result, NoMember):
         sys.exit(exit_codes.NO_MEMBER)
 
@@ -88,9 +99,27 @@ def _options(strategy: Strategy | None, key: str | None, exclude: Sequence[str],
     return cast("PickOptions", {name: value for name, value in given.items() if value is not None})
 
 
+def _endpoint_options(type_: str | None, family: str | None) -> PickOptions:
+    if type_ is None:
+        return {}
+    return {"types": [type_], "family": 6 if family == "6" else 4} if family else {"types": [type_]}
+
+
 async def _pick(lookup: Lookup, pool: str, options: PickOptions) -> Picked | NoMember:
     async with lookup:
         return await lookup.pick(pool, **options)
+
+
+def _no_endpoint_reason(result: NoMember, type_: str | None, family: str | None) -> str:
+    """Return the reason NoEndpoint with its count and what to do, empty for another reason."""
+    if result.reason is not Reason.NO_ENDPOINT:
+        return ""
+    wanted = f"{f'IPv{family} ' if family else ''}endpoint{f' of type {type_}' if type_ else ' of each required type'}"
+    looked_at, usable = result.counts.no_endpoint, result.counts.members - result.counts.draining
+    return (
+        f"{result.reason}: {looked_at} of {usable} members looked at, none has an {wanted}; "
+        "`hotpool why NODE` names the reason"
+    )
 
 
 def _no_member_reason(result: NoMember) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tests.support.redis_fixture_lookup import KEYS, Ring, claimed_writer, names, pool
 
 from hotpool.cli.program import app
+from hotpool.projection.documents import NodeDocument
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,9 +68,40 @@ async def test_the_command_reports_the_age_of_a_projection_that_is_too_old(
     assert (await pick("--max-age", "200")).exit_code == 0
 
 
+async def test_the_endpoint_of_a_type_is_printed_as_address_and_port(
+    client: Client, pick: Callable[..., Awaitable[Result]]
+) -> None:
+    result = await pick("--endpoint", "asr")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(
+        "no member of pool zh-en: NoEndpoint: 10 of 10 members looked at, none has an endpoint of type asr; "
+    )
+    writer = await claimed_writer(client, 4)
+    await writer.replace_node(NodeDocument("edge-4", (), "asr|fw|6007|http|10.0.3.7,fd00::7 nmt|m|5008||fd00::7"))
+    for words, line in (
+        (("--endpoint", "asr"), "10.0.3.7:6007"),
+        (("--endpoint", "asr", "--family", "6", "--key", "user-1"), "[fd00::7]:6007"),
+        (("--endpoint", "nmt"), "[fd00::7]:5008"),
+    ):
+        result = await pick(*words)
+        assert (result.exit_code, result.stdout) == (0, f"{line}\n")
+    found = json.loads((await pick("--endpoint", "asr", "-o", "json")).stdout)
+    endpoint = {"address": "10.0.3.7", "port": 6007, "app_protocol": "http", "service": "fw"}
+    assert (found["node"], found["endpoints"]) == ("edge-4", {"asr": [endpoint]})
+    result = await pick("--endpoint", "nmt", "--family", "4")
+    assert result.exit_code == 1
+    assert "none has an IPv4 endpoint of type nmt" in result.stderr
+    refused = json.loads((await pick("--endpoint", "tts", "-o", "json")).stdout)
+    assert (refused["reason"], refused["counts"]["no_endpoint"]) == ("NoEndpoint", 10)
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ("--family", "4"),
+        ("--endpoint", "asr", "--family", "5"),
+        ("--endpoint", "ASR"),
+        ("--endpoint", ""),
         ("--strategy", "best"),
         ("--strategy", "affinity"),
         ("--strategy", "uniform", "--key", "user-1"),
