@@ -7,7 +7,17 @@ from typing import Final
 from localfleet.metrics_reader import parse_options, show
 from localfleet.signals import unwind_on_signals
 
-PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent", "lookup", "rebuild", "startup")
+PARTS: Final = (
+    "hotplug",
+    "endpointslice",
+    "failover",
+    "scale",
+    "agent",
+    "lookup",
+    "pick_endpoints",
+    "rebuild",
+    "startup",
+)
 
 
 def main() -> None:

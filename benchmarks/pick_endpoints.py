@@ -1,0 +1,107 @@
+"""Cost of endpoints in a pick, and of the library beside the former one, in a few seconds.
+
+One Valkey on loopback holds two fleets of one pool of 1,000: the nodes of one have three services with endpoints, those
+of the other have none. One blocking client picks sequentially. In each round every variant has a short batch in turn,
+so a ratio of two batches is of one moment. `former` sends the words of the former library's picks; the parser of the
+present client suits its shorter replies, too.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from tests.support.leadership import FixedLeadership
+
+from hotpool.core.model import Endpoint
+from hotpool.lookup import Picked, SyncLookup
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices, encode_endpoints
+from hotpool.projection.functions import FORMER_LIBRARY, CommandArgs
+from hotpool.projection.lookup.protocol import LookupProtocol
+from hotpool.projection.writer import RedisWriter
+from localfleet.metrics_reader import spread
+from localfleet.redis_server import RedisServer
+
+SIZE: Final = 1_000
+ROUNDS: Final = 200
+BATCH: Final = 20
+TYPES: Final = ("asr", "nmt", "tts")
+POOL: Final = "zh-en"
+
+
+class _FormerProtocol(LookupProtocol):
+    """Picks of the former library."""
+
+    def _build_call(self, name: str, pool: str, loads: int) -> CommandArgs:
+        facts, ready, suspect, _ = self._keys.pool(pool)
+        keys = [key.encode() for key in (self._keys.meta, facts, ready, suspect, *self._keys.load[:loads])]
+        return ("FCALL_RO", f"{FORMER_LIBRARY}_{name}", len(keys), *keys)
+
+
+async def _project(url: str) -> None:
+    client = connect(url, timeout=30)
+    names = [f"edge-{number:04}" for number in range(SIZE)]
+    services = [Endpoint(f"{type_}-service", type_, 6000, ("10.0.3.7", "fd00::7"), (), "http") for type_ in TYPES]
+    for namespace in ("names", "endpoints"):
+        writer = RedisWriter(client, FixedLeadership(), namespace=namespace)
+        await writer.claim(1)
+        members = frozenset(names), frozenset[str](), frozenset[str]()
+        await writer.replace_pool(PoolDocument(POOL, "u", None, None, *members, services=PoolServices(TYPES)))
+        for name in names if namespace == "endpoints" else ():
+            await writer.replace_node(NodeDocument(name, (), encode_endpoints(services)))
+        await writer.stamp(complete=True)
+    await client.aclose()
+
+
+def _rate(pick: Callable[[], Any]) -> float:
+    """Return picks per second of one batch. Raises TypeError if one finds no node."""
+    begun = time.perf_counter()
+    answers = [pick() for _ in range(BATCH)]
+    took = time.perf_counter() - begun
+    if not all(isinstance(answer, Picked) for answer in answers):
+        raise TypeError(f"no node: {answers}")
+    return BATCH / took
+
+
+def _round(variants: Mapping[str, Callable[[], Any]], *, reverse: bool) -> dict[str, float]:
+    """Return the rate of each variant. The order alternates, so that a change of the machine's speed favours none."""
+    return {name: _rate(variants[name]) for name in (reversed(list(variants)) if reverse else variants)}
+
+
+def measure() -> dict[str, float]:
+    """Return all figures; ratios are rates over rates of one round."""
+    with RedisServer() as server:
+        asyncio.run(_project(server.url))
+        opened = [SyncLookup.from_url(server.url, namespace=name) for name in ("names", "endpoints", "endpoints")]
+        names, endpoints, former = opened
+        former._protocol = _FormerProtocol(namespace="endpoints", prefix="hotpool", chance=random.random)  # noqa: SLF001
+        variants = {
+            "former": partial(former.pick, POOL),
+            "name_only": partial(names.pick, POOL),
+            "plain": partial(endpoints.pick, POOL),
+            "one_type": partial(endpoints.pick, POOL, types=["asr"]),
+            "endpoint": partial(endpoints.pick, POOL, endpoint=True),
+        }
+        rates = [_round(variants, reverse=bool(number % 2)) for number in range(ROUNDS + 1)][1:]
+        for lookup in opened:
+            lookup.close()
+    return _figures(rates)
+
+
+def _figures(rates: list[dict[str, float]]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name in rates[0]:
+        figures |= spread(f"pick_{name}_per_second", [batch[name] for batch in rates])
+    ratios = {
+        "pick_endpoint_ratio_to_name_only": ("one_type", "name_only"),
+        "pick_all_endpoints_ratio_to_name_only": ("endpoint", "name_only"),
+        "pick_endpoint_ratio_to_plain": ("one_type", "plain"),
+        "pick_ratio_to_former_library": ("plain", "former"),
+        "pick_name_only_ratio_to_former_library": ("name_only", "former"),
+    }
+    for name, (mine, other) in ratios.items():
+        figures |= spread(name, [batch[mine] / batch[other] for batch in rates])
+    return figures
