@@ -25,7 +25,7 @@ SEED = 20261130
 
 @dataclass
 class Model:
-    """What Redis holds after the accepted writes."""
+    """State of Redis after the accepted writes."""
 
     endpoints: dict[str, list[Allowed]] = field(default_factory=dict)
     nodes: dict[str, NodeDocument] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from tests.support.redis_fixture_lookup import (
 
 from hotpool.core.model import Endpoint as Allowed
 from hotpool.lookup import Counts, Endpoint, Lookup, NoMember, Picked, Reason, SyncLookup
+from hotpool.projection import drift_rotation
 from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices, encode_endpoints
 from localfleet.redis_server import RedisServer
@@ -340,6 +341,18 @@ async def test_foreign_changes_of_endpoints_are_found_and_repaired(
         await writer.drop_node(name)
     assert await writer.check_drift({"llama": document}, {"edge-1": edge}) == NO_DRIFT
     assert expect_picked(await lookup.pick("llama", endpoint=True)).url("llm") == "http://10.0.3.7:8001"
+
+
+async def test_every_check_finds_a_node_that_lost_its_endpoints(
+    client: Client, writer: RedisWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contents are compared in rotation; this node's turn is later."""
+    monkeypatch.setattr(drift_rotation, "NODES_PER_ROUND", 1)
+    nodes = {name: node(name, service("fw", "asr", 6007)) for name in ("edge-1", "edge-2")}
+    for document in nodes.values():
+        await writer.replace_node(document)
+    await client.execute_command("HDEL", KEYS.endpoints, "edge-1")
+    assert (await writer.check_drift({}, nodes)).nodes == {"edge-1"}
 
 
 async def test_a_damaged_entry_is_no_endpoint_to_a_pick(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
