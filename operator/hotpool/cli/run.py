@@ -38,6 +38,8 @@ _HELP: Final = HelpSections(
     default=None,
     help="Watch v1 Nodes: apply cordon as drain, match labels, follow health and deletion.",
 )
+@click.option("--services", is_flag=True, default=None, help="Publish pools with spec.service as Services.")
+@click.option("--endpoints-allowed-cidrs", help="Ranges of addresses that Services may publish, separated by commas.")
 @click.option("--listen", help="Address of /healthz, /readyz and /metrics.")
 def operator(*, fleet: FleetOptions, **options: Any) -> None:
     """Run the operator of one namespace until SIGTERM.

@@ -34,6 +34,7 @@ from hotpool.core.model import (
 from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
 from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
+from hotpool.core.service_names import ServiceNames
 
 _NODES_PER_TICK = 20
 _MATCHES_PER_TICK = 2000
@@ -54,6 +55,7 @@ class ClusterCache:
     pools: dict[str, PoolMembership] = field(default_factory=dict)
     generators: dict[str, GeneratorEntry] = field(default_factory=dict)
     owners: OwnerIndex = field(default_factory=OwnerIndex)
+    service_names: ServiceNames = field(default_factory=ServiceNames)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
     _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -359,6 +361,7 @@ class ClusterCache:
         self.pools[name] = entry
         self.owners.put(pool)
         dirty = deleted | self._insert_entry(Key(Kind.POOL, name), entry) | self._affected_generators(pool)
+        dirty |= {Key(Kind.POOL, other) for other in self.service_names.put(pool)}
         if known and known.pool.meta.uid == pool.meta.uid:
             entry.carry_over(known)
         return dirty
@@ -396,7 +399,8 @@ class ClusterCache:
     def _delete_pool(self, name: str) -> set[Key]:
         entry = self.pools.pop(name)
         self.owners.drop(entry.pool)
-        return self._delete_entry(Key(Kind.POOL, name), entry) | self._affected_generators(entry.pool)
+        rivals = {Key(Kind.POOL, other) for other in self.service_names.remove(entry.pool)}
+        return self._delete_entry(Key(Kind.POOL, name), entry) | self._affected_generators(entry.pool) | rivals
 
     def _delete_generator(self, name: str) -> set[Key]:
         return self._delete_entry(Key(Kind.GENERATOR, name), self.generators.pop(name))

@@ -276,6 +276,13 @@ class AttributeFilter:
         return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
 
 
+def meeting_offers(view: NodeView, required: TypeRequirement) -> list[ServiceOffer]:
+    """Return the ready services of a node that meet all attribute requirements of a type."""
+    filters = [AttributeFilter.of(attribute) for attribute in required.attributes]
+    offers = view.node.report.offers.get(required.type, ()) if view.node.report else ()
+    return [offer for offer in offers if all(item.met(offer) for item in filters)]
+
+
 def _describe_filter(attribute: AttributeRequirement) -> str:
     parts = (("any of", attribute.any_of), ("all of", attribute.all_of))
     return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in parts if values)

@@ -15,6 +15,8 @@ from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
+from hotpool.core.service_backends import backends
+from hotpool.core.service_model import Backend
 
 _DELETED = MatchResult(None)
 _VERSIONS = count(1)
@@ -70,6 +72,12 @@ class PoolMembership:
     dirty: DirtySet = field(default_factory=DirtySet)
     version: int = field(default_factory=lambda: next(_VERSIONS))
     """Number that is another one after each change of the members, and in each new instance."""
+    backends: dict[str, tuple[Backend, ...]] = field(default_factory=dict)
+    """Member, or node that the brake may retain → its addresses behind the pool's Service."""
+    backends_version: int = 0
+    """Number that is another one after each change of `backends`."""
+    service_name_taken: str | None = None
+    """Reason why the pool cannot have the Service of its name; empty: it can; None: not known yet."""
     merge_at: float | None = None
     """Earliest time of the next merge of slices (monotonic seconds)."""
     _predicates: tuple[Predicate, ...] = ()
@@ -99,15 +107,17 @@ class PoolMembership:
         return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
     def update(self, node: str, view: NodeView | None) -> bool:
-        """Match one node (None: deleted). Return True if the result differs from the previous one."""
+        """Match one node (None: deleted). Return True if the result, or what is behind the Service, differs."""
         result = first_failure(view, self._predicates) if view else _DELETED
         state, criterion = result.state, result.criterion
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
         unreachable = member_state(view) if view and criterion is Criterion.OFFLINE and not view.expired else None
+        listed = view if state is not None or unreachable is not None else None
+        moved = self.spec.service is not None and self._update_backends(node, listed)
         former = self.members.get(node)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and self.criteria.get(node) == criterion:
-            return False
+            return moved
         if before != after:
             self.dirty.status, self.version = True, next(_VERSIONS)
         self._remove(node, former)
@@ -124,6 +134,18 @@ class PoolMembership:
             self.unreachable[node] = unreachable
             if former is not None and self.retained is not None:
                 self.retained.add(node)
+        return True
+
+    def _update_backends(self, node: str, view: NodeView | None) -> bool:
+        """Record the addresses of a node behind the Service. Return True if they differ from the previous ones."""
+        found = backends(view, self.spec) if view else ()
+        if found == self.backends.get(node, ()):
+            return False
+        self.backends_version = next(_VERSIONS)
+        if found:
+            self.backends[node] = found
+        else:
+            del self.backends[node]
         return True
 
     def carry_over(self, former: "PoolMembership") -> None:

@@ -1,0 +1,42 @@
+"""Addresses of a node that belong behind the Service of a pool (requirement D12). Pure."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from hotpool.api.names import LABEL_PATTERN
+from hotpool.api.pool import PoolTemplateSpec
+from hotpool.core.matching import meeting_offers
+from hotpool.core.model import NodeView, ServiceOffer
+from hotpool.core.service_model import Backend, EndpointGroup, EndpointTarget
+
+_MAX_LABEL: Final = 63
+_is_label: Final = re.compile(LABEL_PATTERN).match
+
+
+def backends(view: NodeView, spec: PoolTemplateSpec) -> tuple[Backend, ...]:
+    """Return the vouched addresses of every service that meets the pool, in order of preference."""
+    return tuple(_backends(view, spec)) if spec.service and view.endpoints else ()
+
+
+def _backends(view: NodeView, spec: PoolTemplateSpec) -> Iterator[Backend]:
+    types = {port.type for port in spec.service.ports} if spec.service else set()
+    for required in spec.requires.types:
+        offers = meeting_offers(view, required) if required.type in types else ()
+        for offer in offers:
+            endpoint = view.endpoints.get(offer.service)
+            if endpoint is None:
+                continue
+            name, target = view.node.meta.name, _target(view, offer)
+            hostname = name if len(name) <= _MAX_LABEL and _is_label(name) else None
+            for address in endpoint.vouched:
+                group = EndpointGroup(required.type, "IPv6" if ":" in address else "IPv4", endpoint.port)
+                node_name = view.kube.meta.name if view.kube else None
+                yield Backend(offer.service, group, address, hostname, node_name, target)
+
+
+def _target(view: NodeView, offer: ServiceOffer) -> EndpointTarget:
+    """Return the pod of a service that has the pod's own addresses, else the node."""
+    if offer.pod and offer.endpoint and offer.endpoint.addresses:
+        return EndpointTarget("Pod", offer.pod.namespace, offer.pod.name, offer.pod.uid)
+    return EndpointTarget("NodeCapability", "", view.node.meta.name, view.node.meta.uid)
