@@ -12,6 +12,7 @@ from math import inf
 from typing import Final
 
 from hotpool.core import node_view
+from hotpool.core.endpoints.endpoint_index import EndpointIndex
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.owner_index import OwnerIndex, affected_generators, changes_ownership
 from hotpool.core.lease_cache import LeaseCache
@@ -66,6 +67,7 @@ class ClusterCache:
     largest_term: int = 0
     """Largest credible term of all observed slices."""
     leases: LeaseCache = field(default_factory=LeaseCache)
+    endpoints: EndpointIndex = field(default_factory=EndpointIndex)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
     ageing: bool = False
@@ -257,12 +259,14 @@ class ClusterCache:
         tracker = initial_liveness(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
         if node.report:
             tracker.interval = self._interval(name, node.report)
-        tracker.view = node_view.merge_kube_node(node_view.with_report(tracker.view, node), self.kube_nodes.get(name))
+        view = node_view.merge_kube_node(node_view.with_report(tracker.view, node), self.kube_nodes.get(name))
+        tracker.view, others = self.endpoints.update(view)
         self.nodes[name] = tracker
         self._schedule(name, tracker)
-        return self._update_known_types(frozenset(), node_view.types(tracker.view)) | self._update_pools(
+        dirty = self._update_known_types(frozenset(), node_view.types(tracker.view)) | self._update_pools(
             name, tracker.view, self._entries()
         )
+        return dirty | self._apply_endpoints(others)
 
     def _upsert_kube_node(self, kube: KubeNode) -> set[Key]:
         """Update a v1 Node. Ignore the kubelet's status updates every five minutes, which do not affect pools (D4)."""
@@ -284,6 +288,19 @@ class ClusterCache:
         return dirty
 
     def _set_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
+        view, others = self.endpoints.update(view)
+        return self._replace_view(name, tracker, view) | self._apply_endpoints(others)
+
+    def _apply_endpoints(self, names: Iterable[str]) -> set[Key]:
+        """Update nodes that claim the same address and port as a changed one."""
+        trackers = [(name, self.nodes[name]) for name in names]
+        return {
+            key
+            for name, tracker in trackers
+            for key in self._replace_view(name, tracker, self.endpoints.applied(tracker.view))
+        }
+
+    def _replace_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, tracker.view = tracker.view, view
         affected = self._affected_pools(before, view)
         dirty = self._update_known_types(node_view.types(before), node_view.types(view)) | self._update_pools(
@@ -408,9 +425,10 @@ class ClusterCache:
     def _delete_node(self, name: str) -> set[Key]:
         tracker = self.nodes.pop(name)
         self._unconfirmed.discard(name)
-        return self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
+        dirty = self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
             name, None, self._entries()
         )
+        return dirty | self._apply_endpoints(self.endpoints.remove(name))
 
     def _upsert_slice(self, slice_: Slice) -> set[Key]:
         """Store a slice under each pool that must repair or delete it (requirement D10)."""

@@ -126,7 +126,7 @@ class ServiceOffer:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where clients connect to one ready service, reduced to the addresses that the operator allows (B13)."""
+    """Address and port of one ready service for clients, reduced to what the operator allows (requirement B13)."""
 
     service: str
     type: str
@@ -136,6 +136,18 @@ class Endpoint:
     vouched: tuple[str, ...] = ()
     """Those that may also enter EndpointSlices, because more than the node's agent stands for them."""
     app_protocol: str | None = None
+
+
+class AddressProblem(NamedTuple):
+    """Address and port that a service of a node claims, and that is not used for it (requirement B13)."""
+
+    service: str
+    address: str
+    port: int
+    reason: str
+    """Predicate of the address, such as "is link-local"."""
+    rival: str | None = None
+    """Node that claims the same address and port with a better or an equal right; None: it is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +225,8 @@ class KubeNode:
     unschedulable: bool = False
     """True while it is cordoned."""
     health: KubeNodeHealth = HEALTHY
+    addresses: tuple[str, ...] = ()
+    """Its addresses of the types InternalIP and ExternalIP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +337,8 @@ class NodeView:
     """Labels of the NodeCapability and of the v1 Node; None: those of the NodeCapability alone."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     """Endpoints of the node's ready services, by service id."""
+    address_problems: tuple[AddressProblem, ...] = ()
+    """Claimed addresses that are not used, in the order of services and addresses."""
     overdue: bool = False
     """True: silent for more than one interval, computed while the v1 Node's Ready is Unknown (requirement C8)."""
     shut_down: bool = False

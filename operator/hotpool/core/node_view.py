@@ -63,7 +63,7 @@ def _shut_down(view: NodeView, kube: KubeNode | None) -> bool:
 
 def kube_node_inputs(kube: KubeNode) -> tuple[object, ...]:
     """Return the fields of a v1 Node that membership or ownership depends on."""
-    return (kube.meta.uid, kube.unschedulable, kube.labels, kube.health)
+    return (kube.meta.uid, kube.unschedulable, kube.labels, kube.health, kube.addresses)
 
 
 def report_version(node: Node) -> tuple[str, int, int] | None:
@@ -93,19 +93,28 @@ def status_inputs(view: NodeView) -> tuple[object, ...]:
     """
     report, node = view.node.report, view.node
     own = (view.seen, node.problem, report.types if report else None, node.conditions, node.meta.generation, node.owner)
-    return (*pool_inputs(view), *own, view.kube_unknown)
+    return (*pool_inputs(view), *own, view.kube_unknown, view.endpoints, view.address_problems)
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:
-    """Return the types whose readiness, reason, services or offers differ."""
+    """Return the types whose readiness, reason, services, offers or endpoints differ."""
     old, new = before.node.report, after.node.report
     if old is None or new is None:
         return set()
-    return {
+    return types_with_other_endpoints(before, after) | {
         type_
         for type_ in {*old.types, *new.types}
         if _of_type(old.types, type_) != _of_type(new.types, type_) or old.offers.get(type_) != new.offers.get(type_)
     }
+
+
+def types_with_other_endpoints(before: NodeView, after: NodeView) -> set[str]:
+    """Return the types of which an endpoint appeared, changed or went."""
+    if before.endpoints is after.endpoints:
+        return set()
+    old, new = before.endpoints, after.endpoints
+    changed = (service for service in {*old, *new} if old.get(service) != new.get(service))
+    return {found[service].type for service in changed for found in (old, new) if service in found}
 
 
 def _of_type(types_: Mapping[str, object], type_: str) -> object:

@@ -188,7 +188,15 @@ def _kube_node(body: Json) -> KubeNode:
         _string(ready.get("message")),
         taints,
     )
-    return KubeNode(_meta(body), labels, spec.get("unschedulable") is True, health)
+    addresses = tuple(_ips_of_kube_node(_items(status.get("addresses"))))
+    return KubeNode(_meta(body), labels, spec.get("unschedulable") is True, health, addresses)
+
+
+def _ips_of_kube_node(addresses: Iterable[Any]) -> Iterator[str]:
+    """Yield the IP addresses of a v1 Node: its other addresses are names."""
+    for item in map(_mapping, addresses):
+        if item.get("type") in {"InternalIP", "ExternalIP"} and (ip := canonical_ip(_string(item.get("address")))):
+            yield ip
 
 
 def _string(value: Any) -> str:

@@ -1,7 +1,7 @@
 """JSON of v1 Nodes, reduced to the fields in use: a whole Node is tens of kilobytes, most of it status.
 
-Pure. The result keeps the wire shape, so that `kube.decode` reads it like any other object. Taints and conditions are
-left as they are, also malformed ones.
+Pure. The result keeps the wire shape, so that `kube.decode` reads it like any other object. Taints, conditions and
+addresses are left as they are, also malformed ones.
 """
 
 from typing import Any
@@ -22,6 +22,7 @@ class _Spec(msgspec.Struct):
 
 class _Status(msgspec.Struct):
     conditions: Any = None
+    addresses: Any = None
 
 
 class NodeJson(WireObject):

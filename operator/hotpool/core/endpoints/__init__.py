@@ -1,0 +1,1 @@
+"""Decide which of the addresses that agents claim are endpoints (requirement B13)."""
