@@ -70,8 +70,8 @@ class ServiceController:
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
-        self._current: dict[str, tuple[object, float]] = {}
-        """Pool → inputs of the last plan that is stored, and the time of the next one (monotonic seconds)."""
+        self._current: dict[str, tuple[object, float | None]] = {}
+        """Pool → inputs of the last plan that is stored, and when to plan again even if they stay (monotonic seconds)."""
         self._next_round: dict[str, float] = {}
         self._merge_at: dict[str, float | None] = {}
 
@@ -91,20 +91,15 @@ class ServiceController:
         if pool.paused or pool.problem:
             self.forget_plan(name)
             return Result()
-        if self._is_current(membership):
+        if service_name(pool) is None and name not in self._context.stored:
             return Result()
+        inputs, recheck_at = self._current.get(name, (None, None))
+        if inputs == self._inputs(membership) and (recheck_at is None or self._context.clock() < recheck_at):
+            return Result(requeue_at=recheck_at)
         taken, news = await self._take_name(membership)
         if self._context.cache.pools.get(name) is not membership:
             return Result()  # it is due again, because its spec changed
         return await self._round(membership, taken, news)
-
-    def _is_current(self, membership: PoolMembership) -> bool:
-        """Return True if nothing has changed since the last write, or there never was and is no Service."""
-        pool = membership.pool
-        if service_name(pool) is None and pool.meta.name not in self._context.stored:
-            return True
-        inputs, recheck_at = self._current.get(pool.meta.name, (None, 0.0))
-        return inputs == self._inputs(membership) and self._context.clock() < recheck_at
 
     async def _round(self, membership: PoolMembership, taken: str, news: list[Key]) -> Result:
         """Write what differs. `taken`: why the pool cannot have its Service; `news`: keys for which that is news."""
@@ -122,7 +117,7 @@ class ServiceController:
             freed = await self._write(work, objects)
         if work.is_partial:
             recheck_at = self._next_round[name]
-        self._current[name] = (inputs, float("inf") if recheck_at is None else recheck_at)
+        self._current[name] = (inputs, recheck_at)
         return Result(requeue_at=recheck_at, dirty=[*news, *freed], change=None if work.is_empty else work.change)
 
     def _inputs(self, membership: PoolMembership) -> object:
