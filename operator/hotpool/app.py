@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache, partial
-from ipaddress import ip_address, ip_network
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -16,20 +15,24 @@ from hotpool.clock import Clock
 from hotpool.common import early_signals, exit_codes, kubeconfig
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
+from hotpool.controllers.cluster_addresses import ClusterAddresses
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager, first_of
+from hotpool.controllers.pod_reader import PodReader
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
 from hotpool.controllers.service import ServiceContext
 from hotpool.controllers.service_target import ServiceTarget
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import CUSTOM_KINDS, Kind
 from hotpool.errors import FencedError, NotLeaderError, RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
 from hotpool.kube.client import ApiUnavailable, Connection, connect
+from hotpool.kube.endpoint_facts import EndpointFacts
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
@@ -107,12 +110,17 @@ class Operator:
         self._reader = Reader(api, settings.namespace)
         self._clock = clock = Clock()
         self._events = EventWriter(api, settings.namespace, self._elector, instance=self._elector.identity)
+        facts = EndpointFacts(api, connection.login.current.server)
+        self._addresses = ClusterAddresses(facts, _address_policy(settings))
         self._cache = ClusterCache(wall_offset=clock.offset)
+        self._pod_reader = PodReader(facts, self._cache.endpoints.pods, settings.pod_namespaces)
         self._cluster = ""
         self._redis = _redis(settings)
         self._recorder = EventRecorder(self._cache, clock)
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if settings.kube_nodes else CUSTOM_KINDS
-        self._manager = Manager(self._cache, self._reader, clock, self._recorder, kinds)
+        self._manager = Manager(
+            self._cache, self._reader, clock, self._recorder, kinds, wake_pod_reader=self._pod_reader.wake
+        )
         self._watched = ["leases", *(kind.value for kind in kinds)]
         for kind in self._watched:
             WATCH_UP.labels(kind).set_function(partial(self._watch_is_up, kind))
@@ -159,7 +167,7 @@ class Operator:
                 resync=self._manager.resync,
                 clock=self._clock,
                 recorder=self._recorder,
-                allows=_in_networks(self._settings.endpoints_allowed_cidrs),
+                allows=lru_cache(maxsize=65536)(_address_policy(self._settings).vouches_for),
                 refusal=refusal,
             )
         )
@@ -188,12 +196,16 @@ class Operator:
 
     async def _run_parts(self) -> int:
         log.info("starting", namespace=self._settings.namespace, server=self._connection.login.current.server)
+        if self._settings.allow_loopback_endpoints:
+            log.warning("loopback addresses are endpoints (--allow-loopback-endpoints): for trials on one machine only")
         if not await _unless_stopped(self._check_cluster(), self._stop):
             return 0
         parts = {
             "signal": self._stop.wait(),
             "leases": self._lease_watch.run(),
             "watches": self._connection.watches.run(self._watched),
+            "pods": self._pod_reader.run(self._manager.on_pod),
+            "addresses": self._addresses.follow(self._manager.apply_policy),
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
@@ -231,6 +243,7 @@ class Operator:
             name = self._settings.namespace
             create = f"create it (kubectl create namespace {name})"
             raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
+        self._cache.endpoints.policy = await _when_available(self._addresses.read)
         return True
 
     async def _work(self) -> None:
@@ -304,15 +317,14 @@ def _service_refusal(settings: Settings) -> str:
     return ""
 
 
-def _in_networks(cidrs: str) -> Callable[[str], bool]:
-    """Return a function that returns True for an address in one of these ranges."""
-    networks = tuple(ip_network(cidr.strip()) for cidr in cidrs.split(",") if cidr.strip())
-
-    @lru_cache(maxsize=65536)
-    def contains(address: str) -> bool:
-        return any(ip_address(address) in network for network in networks)
-
-    return contains
+def _address_policy(settings: Settings) -> AddressPolicy:
+    return AddressPolicy(
+        allowed_cidrs=settings.endpoints_allowed_cidrs,
+        denied_cidrs=settings.endpoints_denied_cidrs,
+        service_cidrs=settings.endpoints_service_cidrs,
+        trust_agents=settings.endpoints_trust_agents,
+        allow_loopback=settings.allow_loopback_endpoints,
+    )
 
 
 def _redis(settings: Settings) -> Client | None:

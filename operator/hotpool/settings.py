@@ -6,9 +6,15 @@ Only `app` and the command may read them; all other modules get values as argume
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hotpool.common.cidrs import Network, parse_cidrs
 from hotpool.common.listen_address import ListenAddress
+
+Cidrs = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_cidrs)]
+"""CIDRs, separated by commas."""
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda text: tuple(filter(None, text.split(","))))]
+"""Names, separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -40,10 +46,20 @@ class Settings(BaseSettings):
     """First part of every key's hash tag."""
     services: bool = False
     """True to publish pools with spec.service as Services."""
-    endpoints_allowed_cidrs: str = ""
-    """Ranges of addresses that EndpointSlices may contain, separated by commas."""
     kube_nodes: bool = False
     """True to follow v1 Nodes: a cordon is a drain, labels count, and a Node owns its NodeCapability."""
+    endpoints_allowed_cidrs: Cidrs = ()
+    """Ranges whose addresses are vouched for, whoever claims them."""
+    endpoints_denied_cidrs: Cidrs = ()
+    """Ranges whose addresses are never used."""
+    endpoints_service_cidrs: Cidrs = ()
+    """Ranges of the cluster's Services, whose addresses are never used; for a cluster without readable ServiceCIDRs."""
+    endpoints_trust_agents: bool = True
+    """False: picks answer with vouched addresses only."""
+    pod_namespaces: Names = ()
+    """Namespaces in which the operator may read the pods that agents name as services."""
+    allow_loopback_endpoints: bool = False
+    """True: picks answer with loopback addresses, too. For trials on one machine."""
     listen: ListenAddress = "127.0.0.1:8080"
     """Address of /healthz, /readyz and /metrics. `*`: all IPv4 and IPv6 addresses."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"

@@ -13,6 +13,7 @@ from hotpool.api.capability import Service
 from hotpool.cli.options import CommandError
 from hotpool.common import exit_codes
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.endpoints.stored_decisions import with_stored_endpoints
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Generator, Kind, KubeNode, Member, Node, NodeView, Pool, Report, Slice
 from hotpool.kube.decode import DecodeError, decode
@@ -90,11 +91,11 @@ class FleetSnapshot:
         return NodeFacts(self._views([self.nodes[node]])[node], services, potential)
 
     def _views(self, nodes: Iterable[Node]) -> dict[str, NodeView]:
-        """Return the views by name as before the gate, with the liveness of the stored conditions (requirement C4)."""
+        """Return the views by name as before the gate, with liveness and endpoints of the stored conditions (C4)."""
         cache = ClusterCache(kube_nodes=self.kube_nodes)
         for node in nodes:
             cache.upsert(node, 0.0)
-        return {name: record.view for name, record in cache.nodes.items()}
+        return {name: with_stored_endpoints(record.view) for name, record in cache.nodes.items()}
 
     def warn_unreadable(self) -> None:
         """Print a warning for each object that cannot be decoded."""

@@ -13,7 +13,8 @@ from hotpool.cli.render.top_rows import NodeRow, PoolRow
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 from hotpool.core.explain.explain import Explanation, PoolExplanation, Requirement
 from hotpool.core.explain.remedies import NodeFacts
-from hotpool.core.model import Pool
+from hotpool.core.matching import describe_endpoint
+from hotpool.core.model import Pool, ServiceOffer
 
 Json = dict[str, Any]
 _NAMES: Final = {
@@ -70,8 +71,21 @@ def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], hist
         "node": facts.name,
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
+        "endpoints": [_endpoint(facts, offer) for offer in facts.ready_services],
         "pools": [explanation(item) for item in explanations],
         "transitions": [asdict(entry) for entry in history],
+    }
+
+
+def _endpoint(facts: NodeFacts, offer: ServiceOffer) -> Json:
+    found = facts.view.endpoints.get(offer.service)
+    return {
+        "service": offer.service,
+        "type": offer.type,
+        "addresses": list(found.addresses) if found else [],
+        "port": found.port if found else None,
+        "appProtocol": found.app_protocol if found else None,
+        "reason": None if found else describe_endpoint(facts.view, offer),
     }
 
 

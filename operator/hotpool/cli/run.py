@@ -39,7 +39,27 @@ _HELP: Final = HelpSections(
     help="Watch v1 Nodes: apply cordon as drain, match labels, follow health and deletion.",
 )
 @click.option("--services", is_flag=True, default=None, help="Publish pools with spec.service as Services.")
-@click.option("--endpoints-allowed-cidrs", help="Ranges of addresses that Services may publish, separated by commas.")
+@click.option("--endpoints-allowed-cidrs", metavar="CIDR,…", help="Vouch for the addresses in these ranges.")
+@click.option("--endpoints-denied-cidrs", metavar="CIDR,…", help="Never use the addresses in these ranges.")
+@click.option(
+    "--endpoints-service-cidrs",
+    metavar="CIDR,…",
+    help="Ranges of Services, never used; for a cluster whose ServiceCIDRs cannot be listed.",
+)
+@click.option(
+    "--endpoints-trust-agents/--no-endpoints-trust-agents",
+    default=None,
+    help="Answer picks with addresses that only the node's own agent claims, too; the default.",
+)
+@click.option(
+    "--pod-namespaces", metavar="NAME,…", help="Read the pods that agents name as services in these namespaces."
+)
+@click.option(
+    "--allow-loopback-endpoints",
+    is_flag=True,
+    default=None,
+    help="Answer picks with loopback addresses, too. For trials on one machine.",
+)
 @click.option("--listen", help="Address of /healthz, /readyz and /metrics.")
 def operator(*, fleet: FleetOptions, **options: Any) -> None:
     """Run the operator of one namespace until SIGTERM.

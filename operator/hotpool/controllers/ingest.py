@@ -7,7 +7,8 @@ import structlog
 
 from hotpool.clock import Clock
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Heartbeat, Key, Kind
+from hotpool.core.endpoints.pod_observations import PodAddresses
+from hotpool.core.model import Heartbeat, Key, Kind, PodReference
 from hotpool.core.watch_health import WatchHealth
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.decode import DecodeError, decode, identify
@@ -39,6 +40,10 @@ class Ingest:
         if event == "DELETED":
             return self._cache.delete(kind, decoded.meta.name, decoded.meta.uid)
         return self._cache.upsert(decoded, self._clock())
+
+    def on_pod(self, pod: PodReference, found: PodAddresses | None) -> set[Key]:
+        """Store what was read of a pod that an agent names as a service; None: the read failed."""
+        return self._cache.observe_pod(pod, found)
 
     def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> set[Key]:
         """Record the heartbeats of listed or changed Leases."""

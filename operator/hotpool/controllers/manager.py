@@ -1,7 +1,7 @@
 """Work of one fleet: gate, watched changes, silence, resync, and the workers of a leader. Must not decide."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -13,7 +13,9 @@ from hotpool.controllers.result import Target
 from hotpool.controllers.resync import Resync
 from hotpool.controllers.worker import STARTING, Worker
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import CUSTOM_KINDS, Heartbeat, Key, Kind
+from hotpool.core.endpoints.address_policy import AddressPolicy
+from hotpool.core.endpoints.pod_observations import PodAddresses
+from hotpool.core.model import CUSTOM_KINDS, Heartbeat, Key, Kind, PodReference
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
@@ -27,6 +29,8 @@ RESYNC_SECONDS: Final = 300.0
 FIRST_RESYNC_SECONDS: Final = 10.0
 """Delay of a leader's first resync. It is short because changes between our LIST and the start of the watches count."""
 _WAIT_SECONDS: Final = 1.0
+_LONGEST_WAIT_FOR_PODS: Final = 10.0
+_POLL_SECONDS: Final = 0.02
 _SHORTEST_SLEEP: Final = 0.001
 """A difference of rounding must not become a busy loop."""
 _LONGEST_SLEEP: Final = 5.0
@@ -56,10 +60,13 @@ class Manager:
         clock: Clock,
         recorder: EventRecorder,
         kinds: Sequence[Kind] = CUSTOM_KINDS,
+        *,
+        wake_pod_reader: Callable[[], None] = lambda: None,
     ) -> None:
         self._cache = cache
         self._clock = clock
         self._recorder = recorder
+        self._wake_pod_reader = wake_pod_reader
         self._wake = asyncio.Event()
         self._sleeps_until = 0.0
         """Time at which silence is advanced next (monotonic)."""
@@ -72,12 +79,19 @@ class Manager:
         """List every kind, then allow writes (D9). Wait for the API server without limit."""
         while not self._cache.gate_open:
             if await self.compare():
+                await self._pods_read()
                 self._cache.gate_open = True
                 for _ in self._cache.restore_from_slices(self._clock()):
                     await self._clock.pace()
             else:
                 await asyncio.sleep(_WAIT_SECONDS)
         log.info("all objects listed", **{kind.value: len(self._cache.identities(kind)) for kind in self.resync.kinds})
+
+    async def _pods_read(self) -> None:
+        """Wait for the first read of each claimed pod, but not long: a node must not lose its endpoint to a restart."""
+        deadline = self._clock() + _LONGEST_WAIT_FOR_PODS
+        while self._cache.endpoints.pods.pending and self._clock() < deadline:  # noqa: ASYNC110 - seldom, and short.
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def stand_by(self) -> None:
         """Keep the cache current without a write until cancelled: advance silence, and resync."""
@@ -128,6 +142,16 @@ class Manager:
         tracker = self._cache.nodes.get(name)
         return tracker.view.node.report.time if tracker and tracker.view.node.report else None
 
+    def on_pod(self, pod: PodReference, found: PodAddresses | None) -> None:
+        """Store what was read of a pod that an agent names as a service; None: the read failed."""
+        self._mark(self.ingest.on_pod(pod, found))
+
+    async def apply_policy(self, policy: AddressPolicy) -> None:
+        """Judge the addresses of all nodes by another policy."""
+        for dirty in self._cache.apply_policy(policy):
+            self._mark(dirty)
+            await self._clock.pace()
+
     def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
         """Record the heartbeats of listed or changed Leases."""
         self._mark(self.ingest.on_heartbeats(heartbeats))
@@ -148,6 +172,7 @@ class Manager:
 
     def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
+        self._wake_pod_reader()
         deadline = self.ingest.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()

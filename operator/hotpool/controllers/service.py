@@ -71,7 +71,7 @@ class ServiceController:
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
         self._current: dict[str, tuple[object, float | None]] = {}
-        """Pool → inputs of the last plan that is stored, and when to plan again even if they stay (monotonic seconds)."""
+        """Pool → inputs of the last plan that is stored, and when to plan again anyway (monotonic seconds)."""
         self._next_round: dict[str, float] = {}
         self._merge_at: dict[str, float | None] = {}
 

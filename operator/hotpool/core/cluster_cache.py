@@ -12,7 +12,9 @@ from math import inf
 from typing import Final
 
 from hotpool.core import node_view
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.endpoints.endpoint_index import EndpointIndex
+from hotpool.core.endpoints.pod_observations import PodAddresses
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.owner_index import OwnerIndex, affected_generators, changes_ownership
 from hotpool.core.lease_cache import LeaseCache
@@ -28,6 +30,7 @@ from hotpool.core.model import (
     Node,
     NodeView,
     Observed,
+    PodReference,
     Pool,
     Report,
     Slice,
@@ -134,6 +137,18 @@ class ClusterCache:
                 return self._delete_pool(name)
             case Kind.GENERATOR:
                 return self._delete_generator(name)
+
+    def observe_pod(self, pod: PodReference, found: PodAddresses | None) -> set[Key]:
+        """Store what was read of a pod that an agent names as a service; None: the read failed."""
+        known = ((name, self.nodes[name]) for name in self.endpoints.pods.observe(pod, found))
+        return {key for name, tracker in known for key in self._set_view(name, tracker, tracker.view)}
+
+    def apply_policy(self, policy: AddressPolicy) -> Iterator[set[Key]]:
+        """Judge the addresses of all nodes by another policy, in steps."""
+        self.endpoints.policy = policy
+        for name, tracker in list(self.nodes.items()):
+            if self.nodes.get(name) is tracker:
+                yield self._set_view(name, tracker, tracker.view)
 
     def identities(self, kind: Kind) -> Mapping[str, Identity]:
         """Return name → uid and version of all objects of a kind: a live view, not a copy."""

@@ -22,6 +22,7 @@ from hotpool.api.pool import (
 from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
 from hotpool.common.hashing import slot
+from hotpool.core.address_problems import host_and_port
 from hotpool.core.kube_node_health import describe_shutdown
 from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
 
@@ -42,6 +43,7 @@ class Criterion(StrEnum):
     TYPE = "TypeNotReady"
     ATTRIBUTE = "Attribute"
     LANGUAGE_PAIR = "LanguagePair"
+    ENDPOINT = "NoEndpoint"
     OFFLINE = "Offline"
 
 
@@ -139,6 +141,8 @@ def _predicates(spec: Spec) -> Iterator[Predicate]:
             yield _attribute_predicate(required)
     if requires.language_pairs:
         yield from _language_predicates(requires.language_pairs)
+    if requires.endpoint == "Required":
+        yield from map(_endpoint_predicate, requires.types)
     yield _OFFLINE
 
 
@@ -237,11 +241,10 @@ def _type_predicate(type_: str) -> Predicate:
 
 def _attribute_predicate(required: TypeRequirement) -> Predicate:
     """Return the predicate that one service meets all attribute requirements of its type."""
-    filters = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
+    meets = attribute_filter(required)
 
     def met(view: NodeView) -> bool:
-        offers = _report_of(view).offers.get(required.type, ())
-        return any(all(item.met(offer) for item in filters) for offer in offers)
+        return any(map(meets, _report_of(view).offers.get(required.type, ())))
 
     def observed(view: NodeView) -> str:
         offers = _report_of(view).offers.get(required.type, ())
@@ -249,6 +252,38 @@ def _attribute_predicate(required: TypeRequirement) -> Predicate:
 
     wanted = ", ".join(_describe_filter(attribute) for attribute in required.attributes)
     return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", met, observed)
+
+
+def attribute_filter(required: TypeRequirement) -> Callable[[ServiceOffer], bool]:
+    """Return the function that is True for a service of the type that meets all its attribute requirements."""
+    filters = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
+    return lambda offer: all(item.met(offer) for item in filters)
+
+
+def _endpoint_predicate(required: TypeRequirement) -> Predicate:
+    """Return the predicate that one service that meets the attribute requirements of its type has an endpoint."""
+    meets = attribute_filter(required)
+
+    def offers(view: NodeView) -> list[ServiceOffer]:
+        return [offer for offer in _report_of(view).offers.get(required.type, ()) if meets(offer)]
+
+    def met(view: NodeView) -> bool:
+        return any(offer.service in view.endpoints for offer in offers(view))
+
+    def observed(view: NodeView) -> str:
+        return "; ".join(f"{offer.service}: {describe_endpoint(view, offer)}" for offer in offers(view)) or "no service"
+
+    return Predicate(Criterion.ENDPOINT, f"an endpoint of type {required.type}", met, observed)
+
+
+def describe_endpoint(view: NodeView, offer: ServiceOffer) -> str:
+    """Return the addresses of a ready service, or why it has none."""
+    if endpoint := view.endpoints.get(offer.service):
+        return ", ".join(host_and_port(address, endpoint.port) for address in endpoint.addresses)
+    unusable = [problem for problem in view.address_problems if problem.service == offer.service]
+    if unusable:
+        return " and ".join(f"{problem.address} {problem.reason}" for problem in unusable)
+    return offer.endpoint_reason or ("NoAddress" if offer.endpoint else "not reported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +309,6 @@ class AttributeFilter:
         declared = offer.attributes.get(self.key, _NOTHING)
         any_of, all_of = self.any_of, self.all_of
         return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
-
-
-def meeting_offers(view: NodeView, required: TypeRequirement) -> list[ServiceOffer]:
-    """Return the ready services of a node that meet all attribute requirements of a type."""
-    filters = [AttributeFilter.of(attribute) for attribute in required.attributes]
-    offers = view.node.report.offers.get(required.type, ()) if view.node.report else ()
-    return [offer for offer in offers if all(item.met(offer) for item in filters)]
 
 
 def _describe_filter(attribute: AttributeRequirement) -> str:

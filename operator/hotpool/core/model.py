@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.address_problems import AddressProblem
 from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
 
@@ -136,18 +137,6 @@ class Endpoint:
     vouched: tuple[str, ...] = ()
     """Those that may also enter EndpointSlices, because more than the node's agent stands for them."""
     app_protocol: str | None = None
-
-
-class AddressProblem(NamedTuple):
-    """Address and port that a service of a node claims, and that is not used for it (requirement B13)."""
-
-    service: str
-    address: str
-    port: int
-    reason: str
-    """Predicate of the address, such as "is link-local"."""
-    rival: str | None = None
-    """Node that claims the same address and port with a better or an equal right; None: it is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)

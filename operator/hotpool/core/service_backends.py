@@ -6,8 +6,8 @@ from typing import Final
 
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.api.pool import PoolTemplateSpec
-from hotpool.core.matching import meeting_offers
-from hotpool.core.model import NodeView, ServiceOffer
+from hotpool.core.matching import attribute_filter
+from hotpool.core.model import Endpoint, NodeView, ServiceOffer
 from hotpool.core.service_model import Backend, EndpointGroup, EndpointTarget
 
 _MAX_LABEL: Final = 63
@@ -20,19 +20,24 @@ def backends(view: NodeView, spec: PoolTemplateSpec) -> tuple[Backend, ...]:
 
 
 def _backends(view: NodeView, spec: PoolTemplateSpec) -> Iterator[Backend]:
+    name = view.node.meta.name
+    hostname = name if len(name) <= _MAX_LABEL and _is_label(name) else None
+    node_name = view.kube.meta.name if view.kube else None
+    for offer, endpoint in _offers(view, spec):
+        target = _target(view, offer)
+        for address in endpoint.vouched:
+            group = EndpointGroup(offer.type, "IPv6" if ":" in address else "IPv4", endpoint.port)
+            yield Backend(offer.service, group, address, hostname, node_name, target)
+
+
+def _offers(view: NodeView, spec: PoolTemplateSpec) -> Iterator[tuple[ServiceOffer, Endpoint]]:
+    """Yield the services that meet the pool and have an endpoint, of the types that have a port."""
     types = {port.type for port in spec.service.ports} if spec.service else set()
-    for required in spec.requires.types:
-        offers = meeting_offers(view, required) if required.type in types else ()
-        for offer in offers:
-            endpoint = view.endpoints.get(offer.service)
-            if endpoint is None:
-                continue
-            name, target = view.node.meta.name, _target(view, offer)
-            hostname = name if len(name) <= _MAX_LABEL and _is_label(name) else None
-            for address in endpoint.vouched:
-                group = EndpointGroup(required.type, "IPv6" if ":" in address else "IPv4", endpoint.port)
-                node_name = view.kube.meta.name if view.kube else None
-                yield Backend(offer.service, group, address, hostname, node_name, target)
+    offers = view.node.report.offers if view.node.report else {}
+    for required in (required for required in spec.requires.types if required.type in types):
+        for offer in filter(attribute_filter(required), offers.get(required.type, ())):
+            if endpoint := view.endpoints.get(offer.service):
+                yield offer, endpoint
 
 
 def _target(view: NodeView, offer: ServiceOffer) -> EndpointTarget:

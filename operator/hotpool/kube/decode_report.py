@@ -87,16 +87,21 @@ def _offer(service: capability.Service) -> ServiceOffer:
         languages,
         tuple(_rule(rule) for rule in service.rules),
         attributes,
-        _endpoint(service.endpoint),
+        _endpoint(service),
         service.endpoint_reason,
         PodReference(service.pod.namespace, service.pod.name, service.pod.uid) if service.pod else None,
     )
 
 
-def _endpoint(raw: capability.ServiceEndpoint | None) -> ServiceEndpoint | None:
-    """Return the endpoint, or None if it has addresses of its own and one is not an IP address."""
+def _endpoint(service: capability.Service) -> ServiceEndpoint | None:
+    """Return the endpoint, or None if it has addresses of its own and one is not an IP address.
+
+    Without an address of the node it is the port alone: people may have written an address into the node's spec.
+    """
+    raw = service.endpoint
     if raw is None:
-        return None
+        lacks_address = service.endpoint_reason == "NoAddress" and service.pod is None
+        return ServiceEndpoint(service.port) if lacks_address and service.port else None
     addresses = tuple(ip for item in raw.addresses if (ip := canonical_ip(item)))
     return ServiceEndpoint(raw.port, addresses, raw.app_protocol) if len(addresses) == len(raw.addresses) else None
 

@@ -11,7 +11,7 @@ from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, listing, plural,
 from hotpool.common.durations import ago
 from hotpool.core.explain.explain import Explanation, MembershipState, PoolExplanation
 from hotpool.core.explain.remedies import NodeFacts
-from hotpool.core.matching import MatchResult
+from hotpool.core.matching import MatchResult, describe_endpoint
 from hotpool.core.model import Pool
 
 _MAX_FAILED: Final = 2
@@ -129,6 +129,9 @@ def show_node(
     if explanations:
         rows = ((item.pool, _verdict(item, now, _CELL_WIDTH)) for item in explanations)
         print_line("", table(("POOL", "VERDICT"), rows))
+    if any(item.endpoint or item.endpoint_reason for item in facts.ready_services):  # not a former agent
+        endpoints = ((item.service, item.type, describe_endpoint(facts.view, item)) for item in facts.ready_services)
+        print_line("", table(("SERVICE", "TYPE", "ENDPOINT"), endpoints))
     _show_transitions(history, now)
 
 

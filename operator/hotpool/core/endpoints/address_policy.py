@@ -33,7 +33,7 @@ class AddressPolicy:
     """True: picks may answer with loopback addresses, for trials on one machine."""
 
     def refusal(self, ip: str, port: int) -> str | None:
-        """Return why nobody may claim this address and port, or None."""
+        """Return why no node may claim this address and port, as a predicate of the address, or None."""
         address = _parse(ip)
         if address is None:
             return "is no IP address"

@@ -17,7 +17,7 @@ class Rival:
 class Claimants:
     """Claimants of one address and port. A node without a rival gets it.
 
-    The first two by right and name decide for all, so that a change which leaves these two affects nobody else.
+    The first two by right and name decide for all, so that a change which leaves these two affects no other node.
     """
 
     _rights: dict[str, int] = field(default_factory=dict)

@@ -1,18 +1,19 @@
-"""Addresses that a node claims for its services, and who stands for each of them (requirement B13). Pure."""
+"""Addresses that a node claims for its services, and how far each is to be trusted (requirement B13). Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from hotpool.core.endpoints.address_policy import AddressPolicy
-from hotpool.core.model import Node, NodeView, PodReference, ServiceEndpoint, ServiceOffer
+from hotpool.core.endpoints.address_policy import AddressPolicy, is_loopback
+from hotpool.core.endpoints.pod_observations import PodClaims, PodObservations
+from hotpool.core.model import Endpoint, Node, NodeView, PodReference, ServiceEndpoint, ServiceOffer
 
 
 class Voucher(IntEnum):
-    """Who stands for an address. In a conflict the greater beats the smaller."""
+    """Source of the trust in an address. In a conflict the greater beats the smaller."""
 
     AGENT = 0
-    """Nobody but the node's own agent."""
+    """The node's own agent alone."""
     RANGE = 1
     """A range that the settings allow."""
     OWNER = 2
@@ -28,7 +29,9 @@ class Claim:
     port: int
     voucher: Voucher
     refusal: str | None = None
-    """Why nobody may claim it, as a predicate of the address; None: it may be claimed."""
+    """Why no node may claim it, as a predicate of the address; None: it may be claimed."""
+    pod: PodReference | None = None
+    """Pod to which the agent says that the address belongs."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -36,19 +39,41 @@ class Claim:
         return self.address, self.port
 
 
-ConfirmsPod = Callable[[PodReference, str, str], bool]
-"""Function of a pod, a node and an address: True if the operator read that the pod runs there and has it."""
-
-
-def claims_of(view: NodeView, policy: AddressPolicy, confirms_pod: ConfirmsPod) -> Iterator[Claim]:
+def claims_of(view: NodeView, policy: AddressPolicy, pods: PodObservations) -> Iterator[Claim]:
     """Yield the claims of all ready services, in the order of the report and of the addresses."""
-    report, node = view.node.report, view.node
-    for offer in (offer for offers in report.offers.values() for offer in offers) if report else ():
-        if offer.endpoint is not None:
-            for address in dict.fromkeys(_addresses(node, offer, offer.endpoint)):
-                refusal = policy.refusal(address, offer.endpoint.port)
-                voucher = _voucher(view, offer, address, policy, confirms_pod)
-                yield Claim(offer.service, address, offer.endpoint.port, voucher, refusal)
+    for offer, endpoint in _offered(view):
+        for address in dict.fromkeys(_addresses(view.node, offer, endpoint)):
+            refusal = policy.refusal(address, endpoint.port)
+            voucher = _voucher(view, offer.pod, address, policy, pods)
+            yield Claim(offer.service, address, endpoint.port, voucher, refusal, offer.pod)
+
+
+def endpoints_of(view: NodeView, usable: Mapping[str, Sequence[Claim]]) -> Iterator[tuple[str, Endpoint]]:
+    """Yield service id and endpoint of each ready service with usable claims. `usable`: by service id."""
+    for offer, endpoint in _offered(view):
+        if claims := usable.get(offer.service):
+            addresses = tuple(claim.address for claim in claims)
+            vouched = tuple(claim.address for claim in claims if _is_vouched(claim))
+            found = Endpoint(offer.service, offer.type, endpoint.port, addresses, vouched, endpoint.app_protocol)
+            yield offer.service, found
+
+
+def _is_vouched(claim: Claim) -> bool:
+    """Return True if the address may enter EndpointSlices; a loopback address is for picks on one machine only."""
+    return claim.voucher is not Voucher.AGENT and not is_loopback(claim.address)
+
+
+def pod_claims_of(view: NodeView) -> PodClaims:
+    """Return the pods that a node names as services, with the addresses that it claims for them."""
+    return {
+        offer.pod: endpoint.addresses for offer, endpoint in _offered(view) if offer.pod and has_own_addresses(offer)
+    }
+
+
+def _offered(view: NodeView) -> Iterator[tuple[ServiceOffer, ServiceEndpoint]]:
+    report = view.node.report
+    for offers in report.offers.values() if report else ():
+        yield from ((offer, offer.endpoint) for offer in offers if offer.endpoint)
 
 
 def has_own_addresses(offer: ServiceOffer) -> bool:
@@ -65,9 +90,9 @@ def _addresses(node: Node, offer: ServiceOffer, endpoint: ServiceEndpoint) -> tu
 
 
 def _voucher(
-    view: NodeView, offer: ServiceOffer, address: str, policy: AddressPolicy, confirms_pod: ConfirmsPod
+    view: NodeView, pod: PodReference | None, address: str, policy: AddressPolicy, pods: PodObservations
 ) -> Voucher:
-    of_pod = offer.pod is not None and confirms_pod(offer.pod, view.node.meta.name, address)
+    of_pod = pod is not None and pods.confirms(pod, view.node.meta.name, address)
     if of_pod or address in view.node.addresses or (view.kube is not None and address in view.kube.addresses):
         return Voucher.OWNER
     return Voucher.RANGE if policy.vouches_for(address) else Voucher.AGENT

@@ -3,17 +3,19 @@
 A change of one node costs its own claims, and those of the nodes that claim the same address and port. Pure.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hotpool.core.endpoints.address_policy import AddressPolicy, is_loopback
+from hotpool.core.address_problems import AddressProblem, conflict
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.endpoints.claimants import Claimants
-from hotpool.core.endpoints.claims import Claim, Voucher, claims_of
-from hotpool.core.model import AddressProblem, Endpoint, Liveness, NodeView
+from hotpool.core.endpoints.claims import Claim, Voucher, claims_of, endpoints_of, pod_claims_of
+from hotpool.core.endpoints.pod_observations import PodClaims, PodObservations
+from hotpool.core.model import Endpoint, Liveness, NodeView
 
 Place = tuple[str, int]
-_UNTRUSTED: Final = "is claimed by nobody but the node's agent, and endpoints.trustAgents is false"
+_UNTRUSTED: Final = "is claimed by the node's agent alone, and endpoints.trustAgents is false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class _Entry:
     inputs: tuple[object, ...]
     claims: tuple[Claim, ...]
     rights: Mapping[Place, int]
+    pods: PodClaims
     result: NodeEndpoints = _NONE
 
 
@@ -42,6 +45,7 @@ class EndpointIndex:
     """Claims of all nodes, by node and by address and port."""
 
     policy: AddressPolicy = field(default_factory=AddressPolicy)
+    pods: PodObservations = field(default_factory=PodObservations)
     _entries: dict[str, _Entry] = field(default_factory=dict)
     _claimants: dict[Place, Claimants] = field(default_factory=dict)
 
@@ -50,12 +54,14 @@ class EndpointIndex:
         name, report = view.node.meta.name, view.node.report
         if report is None or report.leaving:
             return _with(view, _NONE), self.remove(name)
-        known, inputs = self._entries.get(name), _inputs(view)
+        known, pods = self._entries.get(name), pod_claims_of(view)
+        inputs = (*_inputs(view), self.policy, tuple(map(self.pods.observed, pods)))
         if known is not None and known.inputs == inputs:
             return _with(view, known.result), set()
-        claims = tuple(claims_of(view, self.policy, lambda _pod, _node, _address: False))
-        entry = _Entry(inputs, claims, _rights(claims, self.policy, alive=_is_alive(view)))
+        claims = tuple(claims_of(view, self.policy, self.pods))
+        entry = _Entry(inputs, claims, _rights(claims, self.policy, alive=_is_alive(view)), pods)
         self._entries[name] = entry
+        self.pods.claim(name, known.pods if known else {}, pods)
         others = self._claim(name, known.rights if known else {}, entry.rights)
         entry.result = self._result(view, entry)
         return _with(view, entry.result), others
@@ -63,7 +69,10 @@ class EndpointIndex:
     def remove(self, node: str) -> set[str]:
         """Forget a node. Return the other nodes for which that may matter."""
         known = self._entries.pop(node, None)
-        return self._claim(node, known.rights, {}) if known else set()
+        if known is None:
+            return set()
+        self.pods.claim(node, known.pods, {})
+        return self._claim(node, known.rights, {})
 
     def applied(self, view: NodeView) -> NodeView:
         """Return the view of a node with the endpoints that it has now, after a change of another one."""
@@ -88,10 +97,10 @@ class EndpointIndex:
         usable: dict[str, list[Claim]] = {}
         for claim in entry.claims:
             if problem := self._problem(name, claim):
-                problems.append(problem)
+                problems.extend([] if self._is_undecided(claim) else [problem])
             else:
                 usable.setdefault(claim.service, []).append(claim)
-        result = NodeEndpoints(dict(self._endpoints(view, usable)), tuple(sorted(set(problems))))
+        result = NodeEndpoints(dict(endpoints_of(view, usable)), tuple(sorted(set(problems), key=_order)))
         return entry.result if entry.result == result else result
 
     def _problem(self, node: str, claim: Claim) -> AddressProblem | None:
@@ -100,24 +109,17 @@ class EndpointIndex:
         rival = self._claimants[claim.place].rival(node)
         if rival is None:
             return None
-        right = "an equal right, so that neither gets it" if rival.equal else "a better right"
-        return AddressProblem(claim.service, *claim.place, f"is claimed by {rival.node}, too, with {right}", rival.node)
+        if rival.equal and claim.pod and self.pods.confirms(claim.pod, node, claim.address):
+            self.pods.unread.add(claim.pod)  # it may have ended, and its address belong to the other
+        return conflict(claim.service, *claim.place, rival.node, equal=rival.equal)
 
-    def _endpoints(self, view: NodeView, usable: Mapping[str, list[Claim]]) -> Iterator[tuple[str, Endpoint]]:
-        report = view.node.report
-        for offer in (offer for offers in report.offers.values() for offer in offers) if report else ():
-            if offer.endpoint and (claims := usable.get(offer.service)):
-                yield (
-                    offer.service,
-                    Endpoint(
-                        offer.service,
-                        offer.type,
-                        offer.endpoint.port,
-                        tuple(claim.address for claim in claims),
-                        tuple(claim.address for claim in claims if _is_vouched(claim)),
-                        offer.endpoint.app_protocol,
-                    ),
-                )
+    def _is_undecided(self, claim: Claim) -> bool:
+        """Return True while the pod that may vouch for the address is about to be read."""
+        return claim.pod is not None and claim.refusal is None and self.pods.is_pending(claim.pod)
+
+
+def _order(problem: AddressProblem) -> tuple[object, ...]:
+    return problem[:4]
 
 
 def _with(view: NodeView, found: NodeEndpoints) -> NodeView:
@@ -127,7 +129,7 @@ def _with(view: NodeView, found: NodeEndpoints) -> NodeView:
 
 
 def _inputs(view: NodeView) -> tuple[object, ...]:
-    """Return all that a node's claims depend on, but the settings and the pods."""
+    """Return all that a node's claims depend on, except the settings and what was read of pods."""
     node, report = view.node, view.node.report
     claimed = (report.addresses, report.offers) if report else ()
     return (*claimed, node.addresses, view.kube.addresses if view.kube else (), _is_alive(view))
@@ -150,8 +152,3 @@ def _rights(claims: Iterable[Claim], policy: AddressPolicy, *, alive: bool) -> d
 def _refusal(claim: Claim, policy: AddressPolicy) -> str | None:
     untrusted = claim.voucher is Voucher.AGENT and not policy.trust_agents
     return claim.refusal or (_UNTRUSTED if untrusted else None)
-
-
-def _is_vouched(claim: Claim) -> bool:
-    """Return True if the address may enter EndpointSlices; a loopback address is for picks on one machine only."""
-    return claim.voucher is not Voucher.AGENT and not is_loopback(claim.address)

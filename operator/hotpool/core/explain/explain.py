@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from hotpool.api.slice import MemberState
 from hotpool.core.explain import remedies
+from hotpool.core.explain.endpoint_remedies import for_endpoint
 from hotpool.core.explain.language_remedies import for_pair
 from hotpool.core.explain.remarks import Remark, end_of_shutdown, node_remarks, since_of
 from hotpool.core.explain.remedies import Diagnosis, NodeFacts
@@ -132,6 +133,8 @@ def _diagnose(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Dia
             return remedies.for_type(facts, requires.types[index].type, finding)
         case Criterion.ATTRIBUTE:
             return remedies.for_attributes(facts, [item for item in requires.types if item.attributes][index], finding)
+        case Criterion.ENDPOINT:
+            return for_endpoint(facts, requires.types[index], finding)
         case Criterion.LANGUAGE_PAIR if requires.language_pairs:
             return for_pair(facts, requires.language_pairs.all_of[index], requires.language_pairs, finding)
         case Criterion.NODE_SELECTOR if requires.node_selector:

@@ -48,6 +48,13 @@ class NodeFacts:
         """Return the offers of a type if all its services were ready."""
         return self.potential.offers.get(type_, ()) if self.potential else ()
 
+    @property
+    def ready_services(self) -> list[ServiceOffer]:
+        """Offers of all ready services, by id."""
+        report = self.view.node.report
+        found = [offer for offers in report.offers.values() for offer in offers] if report else []
+        return sorted(found, key=lambda offer: offer.service)
+
     def offers(self, type_: str) -> tuple[ServiceOffer, ...]:
         """Return the offers of a type's ready services."""
         report = self.view.node.report

@@ -11,6 +11,7 @@ from typing import Final
 from hotpool.api.meta import Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.address_problems import ADDRESS_CONFLICT, ADDRESS_NOT_ALLOWED, describe
 from hotpool.core.conditions import ConditionUpdate, set_conditions, update_conditions
 from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN, SHUTDOWN_MESSAGE, describe_shutdown
 from hotpool.core.matching import Criterion, has_no_requirements
@@ -237,7 +238,7 @@ def plan_node(view: NodeView, timestamp: str) -> NodePlan:
     """Plan one node: its conditions (requirement C1), and its types for Redis (E3). `timestamp`: RFC 3339."""
     node, report = view.node, view.node.report
     before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
-    updates = [_node_ready(view), _draining(view)]
+    updates = [_node_ready(view), _draining(view), *_addresses(view)]
     hidden = report is None or report.leaving or view.shutdown is not None or view.liveness is Liveness.OFFLINE
     types = None if hidden or report is None else report.types
     return NodePlan(set_conditions(updates, before, node.meta.generation, timestamp), types)
@@ -295,3 +296,16 @@ def _draining(view: NodeView) -> ConditionUpdate:
         if leaving
         else ConditionUpdate("Draining", "False", "NotRequested")
     )
+
+
+def _addresses(view: NodeView) -> Iterable[ConditionUpdate]:
+    """Yield the conditions about claimed addresses. One that is not needed is False if it is there, else left out."""
+    for type_, reason, conflict in (
+        (ADDRESS_NOT_ALLOWED, "NotAllowed", False),
+        (ADDRESS_CONFLICT, "ClaimedByOthers", True),
+    ):
+        problems = [item for item in view.address_problems if (item.rival is not None) == conflict]
+        if problems:
+            yield ConditionUpdate(type_, "True", reason, describe(problems))
+        elif type_ in view.node.conditions:
+            yield ConditionUpdate(type_, "False", "NoProblem")
