@@ -13,7 +13,11 @@ from hotpool.common.listen_address import ListenAddress
 
 Cidrs = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_cidrs)]
 """CIDRs, separated by commas."""
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda text: tuple(filter(None, text.split(","))))]
+Names = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda names: tuple(filter(None, names.split(","))) if isinstance(names, str) else names),
+]
 """Names, separated by commas."""
 
 

@@ -23,6 +23,7 @@ class Actions(Simulation):
 
     def _publish(self, name: str) -> None:
         agent = self.agents[name]
+        agent.addresses = self.addresses.get(name, [])
         stored = self.api.objects[Kind.NODE].get(name)
         if stored is None:
             stored = node_object(name)
@@ -38,6 +39,10 @@ class Actions(Simulation):
             self.agents[name].services = services
             self._publish(name)
             self._renew(name)
+
+    async def do_addresses(self, name: str, addresses: list[str]) -> None:
+        """Let the next report of an agent have other addresses."""
+        self.addresses[name] = addresses
 
     async def do_report(self, name: str, services: list[Json], refused: list[str]) -> None:
         """Report other services: hot-plug."""

@@ -89,6 +89,7 @@ class Checks:
             self._pool(name)
         self._orphans()
         self._nodes()
+        self._endpoints()
         self.generators.compare()
         if not simulation.redis.fault and now() >= simulation.redis_unsettled_until:
             self._redis()
@@ -188,7 +189,8 @@ class Checks:
         if {key: status.get(key) for key in wanted} != wanted:
             raise MismatchError("status", f"{name}: { ({k: status.get(k) for k in wanted}) }, not {wanted}")
         enough = states.count("Ready") >= body["spec"].get("minMembers", 1)
-        required = any((body["spec"].get("requires") or {}).values())  # A pool without requirements is never Ready.
+        needs = {**(body["spec"].get("requires") or {}), "endpoint": None}
+        required = any(needs.values())  # A pool without requirements is never Ready.
         if not dry and required and (status.get("ready") == "True") != enough:
             raise MismatchError("status", f"{name}: ready {status.get('ready')} with {states}, {body['spec']}")
         retained = {n for n in actual if self.simulation.expected.nodes[n].state in {"Offline", "Awaiting"}}
@@ -251,6 +253,22 @@ class Checks:
                 and expected.leases[name] == self.simulation.leases[name][0]
             ):
                 raise MismatchError("C4", f"{name} was silent since {entry.since:.1f} and its Lease is still there")
+
+    def _endpoints(self) -> None:
+        """Check B13: the endpoints that the leader has of each node, and the conditions about the others."""
+        simulation = self.simulation
+        assert simulation.leader
+        for name, wanted in simulation.expected.endpoints().items():
+            view = simulation.leader.cache.nodes[name].view
+            found = {id_: (one.port, list(one.addresses), list(one.vouched)) for id_, one in view.endpoints.items()}
+            if found != wanted.usable:
+                raise MismatchError("B13", f"endpoints of {name}: {found}, not {wanted.usable}")
+            body = simulation.api.objects[Kind.NODE][name]
+            for type_, places in (("AddressNotAllowed", wanted.not_allowed), ("AddressConflict", wanted.conflicts)):
+                stored = condition(body, type_) or {"status": "False", "message": ""}
+                missing = [service for service, _, _ in places if f"{service} at " not in stored["message"]]
+                if (stored["status"] == "True") != bool(places) or missing:
+                    raise MismatchError("B13", f"{type_} of {name}: {stored}, not {places}")
 
     def _ready(self, name: str, state: str, reason: str | None, ready: Json) -> None:
         """Check C1 and C8. `reason`: what the v1 Node says; of a silent node only a shutdown is shown."""

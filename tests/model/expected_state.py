@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tests.model.endpoints import Claimant, Outcome, endpoints
 from tests.model.kube_nodes import (
     announces_shutdown,
     has_off_taint,
@@ -18,7 +19,7 @@ from tests.model.kube_nodes import (
     ready_condition,
     stays_off,
 )
-from tests.model.membership import WINDOW, brake_holds, is_drained, matches
+from tests.model.membership import WINDOW, brake_holds, is_drained, matches, needs_endpoints
 from tests.support.simulated_fleet import FakeApi
 
 from hotpool.core.model import Kind
@@ -68,6 +69,8 @@ class ExpectedState:
     """All nodes as the present operator can know them."""
 
     api: FakeApi
+    trust_agents: bool = True
+    """The setting endpoints.trustAgents."""
     now: float = 0.0
     counted_from: float = 0.0
     """No node's silence began before this moment."""
@@ -242,7 +245,7 @@ class ExpectedState:
         """Return True if nothing but silence can keep the node out of the pool."""
         body = self.joined(node)
         active = (pool.get("spec") or {}).get("mode", "Active") == "Active"
-        return body is not None and active and matches(pool, body)
+        return body is not None and active and matches(pool, body, self._usable(pool).get(node, set()))
 
     def joined(self, node: str) -> Json | None:
         """Return a NodeCapability that the operator knows, with what its v1 Node adds."""
@@ -262,7 +265,27 @@ class ExpectedState:
     def matching_nodes(self, pool: Json) -> list[tuple[str, ExpectedNode]]:
         """Return all nodes that meet the requirements, for a pool in mode DryRun too."""
         bodies = ((name, entry, self.joined(name)) for name, entry in self.nodes.items())
-        return [(name, entry) for name, entry, body in bodies if body and matches(pool, body)]
+        usable = self._usable(pool)
+        found = [(name, entry, body) for name, entry, body in bodies if body]
+        return [(name, entry) for name, entry, body in found if matches(pool, body, usable.get(name, set()))]
+
+    def _usable(self, pool: Json) -> dict[str, set[str]]:
+        """Return node → its services with an endpoint, for a pool that requires them."""
+        if not needs_endpoints(pool):
+            return {}
+        return {name: set(found.usable) for name, found in self.endpoints().items()}
+
+    def endpoints(self) -> dict[str, Outcome]:
+        """Return what each node gets of the addresses that it claims."""
+        bodies = self.api.objects[Kind.NODE]
+        return endpoints(
+            {name: self._claimant(name, entry, bodies[name]) for name, entry in self.nodes.items() if name in bodies},
+            trust_agents=self.trust_agents,
+        )
+
+    def _claimant(self, name: str, entry: ExpectedNode, body: Json) -> Claimant:
+        kube = self.kube.get(name)
+        return Claimant(body, kube, entry.state in {"Live", "Suspect"} and not is_off(kube, off=entry.off))
 
     def brake_holds(self, pool: Json) -> tuple[bool, bool]:
         """Return whether the brake certainly holds in a pool, and whether it may (D8).

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.model.expected_state import is_paused
-from tests.model.membership import candidate_keys, matches, pool_keys
+from tests.model.membership import candidate_keys, needs_endpoints, pool_keys
 from tests.support.simulated_fleet import now
 
 from hotpool.core.model import Kind
@@ -120,13 +120,22 @@ class GeneratorChecks:
         template = ((spec.get("template") or {}).get("spec")) or {}
         empty = not any((template.get("requires") or {}).values())
         pool = {"spec": {**template, "requires": {"matchAll": True}} if empty else template}
+        values = spec["rule"].get("attributeValues")
+        if values and needs_endpoints(pool):
+            types = [{"type": values["type"]}, *template["requires"]["types"]]
+            pool = {"spec": {**template, "requires": {**template["requires"], "types": types}}}
         candidates: set[Key] = set()
         joined: list[set[Key]] = []
+        matching = {name for name, _ in self.simulation.expected.matching_nodes(pool)}
         for name, entry in self.simulation.expected.nodes.items():
             node = self.simulation.expected.joined(name)
-            if node and entry.state in {"Live", "Suspect"} and matches(pool, node):
-                candidates |= candidate_keys(spec["rule"], node["status"]["report"], name)
-                joined.append(pool_keys(spec["rule"], node["status"]["report"], name))
+            if node and entry.state in {"Live", "Suspect"} and name in matching:
+                report = node["status"]["report"]
+                if values and needs_endpoints(pool):
+                    usable = self.simulation.expected.endpoints()[name].usable
+                    report = {**report, "services": [item for item in report["services"] if item["id"] in usable]}
+                candidates |= candidate_keys(spec["rule"], report, name)
+                joined.append(pool_keys(spec["rule"], report, name))
         return {key: sum(key in one for one in joined) for key in candidates}
 
     def _compare(self, body: Json, history: GeneratorHistory, pools: dict[Key, str]) -> None:

@@ -4,7 +4,7 @@ Written from the requirements alone (B3, B4, C3, C5, D2, D5, D8). It shares no c
 index and no state. Slow on purpose: each result is computed from the whole objects.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations, permutations
 from typing import Any
 
@@ -80,8 +80,16 @@ def is_drained(node: Json) -> bool:
 # Requirements of pools (D2).
 
 
-def matches(pool: Json, node: Json) -> bool:
-    """Return True if the node meets the requirements; liveness and drain are not considered."""
+def needs_endpoints(pool: Json) -> bool:
+    """Return True if the pool requires an endpoint for each type."""
+    return ((pool.get("spec") or {}).get("requires") or {}).get("endpoint") == "Required"
+
+
+def matches(pool: Json, node: Json, usable: Collection[str]) -> bool:
+    """Return True if the node meets the requirements; liveness and drain are not considered.
+
+    `usable`: its services with an endpoint, for a pool that requires them.
+    """
     spec = pool.get("spec") or {}
     report = (node.get("status") or {}).get("report")
     if not report or report.get("leaving") or node["metadata"]["name"] in (spec.get("excludeNodes") or ()):
@@ -91,18 +99,18 @@ def matches(pool: Json, node: Json) -> bool:
         return bool(needs.get("matchAll"))
     part = needs.get("hash")
     return (
-        all(_offers(report, item) for item in needs.get("types") or ())
+        all(_offers(report, item, usable if needs_endpoints(pool) else None) for item in needs.get("types") or ())
         and _translates(report, needs.get("languagePairs"))
         and _labelled(node["metadata"].get("labels") or {}, needs.get("nodeSelector") or {})
         and (not part or hash_slot(node["metadata"]["name"], part) == part["index"])
     )
 
 
-def _offers(report: Json, need: Json) -> bool:
+def _offers(report: Json, need: Json, usable: Collection[str] | None) -> bool:
     return any(
         all(_has(values(service, a["key"]), a) for a in need.get("attributes") or ())
         for service in counted_services(report)
-        if service["type"] == need["type"]
+        if service["type"] == need["type"] and (usable is None or service["id"] in usable)
     )
 
 

@@ -7,6 +7,7 @@ weights of the actions.
 import random
 from typing import TYPE_CHECKING, Any
 
+from tests.model.endpoint_scripts import with_endpoints
 from tests.model.kube_nodes import OFF_TAINTS
 from tests.support.builders import generator_object, pool_object
 
@@ -63,7 +64,7 @@ class ScriptBuilder:
             for _ in range(self.rng.choice([1, 1, 1, 2, 4])):
                 self.rng.choices(list(verbs.values()), weights)[0]()
             self.steps.append(("pass", self.rng.choice([1, 1, 1, 2, 3, 6, 13])))
-        return list(self._with_kube_nodes(list(self._with_drains())))
+        return list(with_endpoints(self._with_kube_nodes(list(self._with_drains())), self.seed, self.nodes))
 
     def _with_drains(self) -> "Iterator[Step]":
         """Yield the steps, with drains by agents between them. The other steps of a seed do not depend on them."""

@@ -132,6 +132,12 @@ class Scenario(Actions):
         self.expected.advance(now())
         await asyncio.sleep(CONFIRM_SECONDS)
 
+    async def do_distrust(self) -> None:
+        """Start each operator with endpoints.trustAgents=false from now on, the present one included."""
+        self.expected.trust_agents = False
+        for operator in self._operators():
+            await operator.manager.apply_policy(self.policy)
+
     async def do_standby(self) -> None:
         """Start a warm standby."""
         disturbed = self.lease_watch != "open" or self.events_lost or self.api.fault

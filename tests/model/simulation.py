@@ -6,15 +6,18 @@ the beginning of a cell, and at its end everything is compared with the oracle (
 
 import asyncio
 import random
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from tests.model.checks import Checks
+from tests.model.endpoints import ALLOWED_CIDRS, API_SERVER, DENIED_CIDRS, PODS, SERVICE_CIDRS
 from tests.model.evidence import EvidenceCheckingApi
 from tests.model.expected_state import ExpectedState
 from tests.support.builders import lease, report
 from tests.support.simulated_fleet import FakeRedis, Fleet, now
 
 from hotpool.api.meta import LEASE_PREFIX
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import Heartbeat
 from hotpool.core.watch_health import PROBE_SECONDS, PROBE_TIMEOUT_SECONDS
 
@@ -40,6 +43,7 @@ class Operator(Fleet):
 
     def __init__(self, simulation: "Simulation", term: int) -> None:
         super().__init__(simulation.api, simulation.redis, kube_nodes=True)
+        self.cache.endpoints.policy = simulation.policy
         self.term = term
         self.simulation = simulation
         self.started_at = now()
@@ -48,9 +52,10 @@ class Operator(Fleet):
     async def stop(self) -> None:
         """End the process. Other operators keep their watches."""
         feed = self.api.feed
-        for task in (*self.tasks, *self.standby_tasks):
+        tasks = (*self.tasks, *self.standby_tasks, self.pod_reading)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, *self.standby_tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.api.feed = feed
 
     async def renew_probe_lease(self) -> None:
@@ -69,6 +74,7 @@ class Agent:
         self.name, self.interval = name, interval
         self.epoch, self.sequence, self.renewals = 1, 0, 0
         self.services: list[Json] = []
+        self.addresses: list[str] = []
         self.refused: list[str] = []
         self.leaving = False
         self.draining = False
@@ -84,6 +90,7 @@ class Agent:
             leaving=self.leaving,
             draining=self.draining,
             intervalSeconds=self.interval,
+            addresses=[{"ip": ip, "source": "Route"} for ip in self.addresses],
         )
         for item in content["capabilities"]:
             if item["type"] in self.refused:
@@ -99,6 +106,9 @@ class Simulation:
         self.api: EvidenceCheckingApi = EvidenceCheckingApi()
         self.expected = ExpectedState(self.api)
         self.api.expected = self.expected
+        self.api.pods = PODS
+        self.addresses: dict[str, list[str]] = {}
+        """Node → addresses in its agent's next report."""
         self.agents: dict[str, Agent] = {}
         self.leases: dict[str, tuple[str, int]] = {}
         """Node → renewTime and epoch at the API server."""
@@ -119,6 +129,17 @@ class Simulation:
         self.unsettled_until = 0.0
         self.redis_unsettled_until = 0.0
         self.checks = Checks(self)
+
+    @property
+    def policy(self) -> AddressPolicy:
+        """Policy of the operators for addresses."""
+        return AddressPolicy(
+            allowed_cidrs=tuple(map(ip_network, ALLOWED_CIDRS)),
+            denied_cidrs=tuple(map(ip_network, DENIED_CIDRS)),
+            service_cidrs=tuple(map(ip_network, SERVICE_CIDRS)),
+            api_servers=frozenset({API_SERVER}),
+            trust_agents=self.expected.trust_agents,
+        )
 
     # Time.
 

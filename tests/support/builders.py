@@ -80,15 +80,19 @@ def _annotations(*, paused: bool) -> Json:
 
 
 def node_object(name: str, content: Json | None = None, *, version: int = 1, generation: int = 1, **more: Any) -> Json:
-    """Return a NodeCapability; `more`: uid, labels, drain, conditions."""
+    """Return a NodeCapability; `more`: uid, labels, drain, addresses, conditions."""
     metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
-    body = {"spec": {"drain": True} if more.get("drain") else {}, "status": status}
+    spec: Json = {"drain": True} if more.get("drain") else {}
+    spec |= {"addresses": list(more["addresses"])} if more.get("addresses") else {}
+    body = {"spec": spec, "status": status}
     return _object("NodeCapability", name, version, generation, **metadata) | body
 
 
 def kube_node_object(name: str, *, version: int = 1, cordoned: bool = False, **more: Any) -> Json:
-    """Return a v1 Node, with some fields that the operator ignores; `more`: uid, labels, ready, message, taints.
+    """Return a v1 Node, with some fields that the operator ignores.
+
+    `more`: uid, labels, ready, message, taints, addresses.
 
     `ready`: status of the condition Ready; None: no condition. `taints`: keys.
     """
@@ -98,7 +102,9 @@ def kube_node_object(name: str, *, version: int = 1, cordoned: bool = False, **m
     spec |= {"taints": taints} if taints else {}
     ready, message = more.get("ready", "True"), more.get("message", "")
     condition_ = {"type": "Ready", "status": ready, "lastHeartbeatTime": "t", "reason": "Kubelet", "message": message}
-    status = {"conditions": [condition_] if ready else []}
+    addresses = [{"type": "InternalIP", "address": ip} for ip in more.get("addresses", ())]
+    status: Json = {"conditions": [condition_] if ready else [], "addresses": addresses}
+    status["addresses"].append({"type": "Hostname", "address": "127.0.0.1"})  # a name, whatever it looks like
     labels = {"labels": more.get("labels", {})}
     return {"apiVersion": "v1", "kind": "Node", "metadata": metadata | labels, "spec": spec, "status": status}
 

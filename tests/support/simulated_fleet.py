@@ -7,6 +7,7 @@ owners); `FakeRedis` has the methods of the writer. Both inject faults. `Fleet` 
 import asyncio
 import functools
 import json
+import re
 import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -24,14 +25,17 @@ from hotpool.clock import Clock
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager
+from hotpool.controllers.pod_reader import PodReader
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
 from hotpool.core.watch_health import PROBE_SECONDS
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
+from hotpool.kube.endpoint_facts import EndpointFacts
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
@@ -51,6 +55,10 @@ PLURAL = {
     "NodePoolSlice": Kind.SLICE,
     "NodePoolGenerator": Kind.GENERATOR,
 }
+
+
+POD_NAMESPACES = ("fleet",)
+"""Namespaces in which the operators read pods."""
 
 
 # Simulated time.
@@ -153,6 +161,13 @@ class FakeApi:
         """Seconds that each write of the operator takes."""
         self.leases: dict[str, str] = {}
         """Name → resourceVersion of the nodes' Leases."""
+        self.pods: dict[str, Json] = {}
+        """Namespace and name, as `fleet/p` → pod. No event reports a change."""
+        self.pod_fault: Callable[[str], BaseException | None] = lambda _name: None
+        """Function of `fleet/p`; the exception it returns is raised instead of the answer to a GET of the pod."""
+        self.pod_reads: list[str] = []
+        self.pod_delay = 0.0
+        """Seconds that each GET of a pod takes."""
         self.events: list[tuple[float, Json]] = []
         """Simulated seconds and Event."""
         self.event_fault: Callable[[], BaseException | None] = lambda: None
@@ -277,6 +292,8 @@ class FakeApi:
         if url.path == "/version":
             self._raise_fault("get", Kind.NODE, "")
             return {}
+        if found := re.fullmatch("/api/v1/namespaces/([^/]+)/pods/([^/]+)", url.path):
+            return await self._pod("/".join(found.groups()))
         head, _, tail = unquote(url.path).partition("/namespaces/fleet/")
         plural, name, part = [*(tail or head.removeprefix("/api/v1/")).split("/"), "", ""][:3]
         match method, plural:
@@ -297,6 +314,16 @@ class FakeApi:
             case _:
                 patch = self.patch_status if part == "status" else self.patch
                 return await patch(Kind(plural), name, body, apply=apply)
+
+    async def _pod(self, name: str) -> Json:
+        """Return a pod, or raise 404."""
+        self.pod_reads.append(name)
+        await asyncio.sleep(self.pod_delay)
+        if error := self.pod_fault(name):
+            raise error
+        if name not in self.pods:
+            raise ApiException(status=404, reason="NotFound")
+        return copied(self.pods[name])
 
     async def page(self, kind: Kind, _more: object, /) -> Json:
         """Return all objects of a kind, in one page."""
@@ -599,8 +626,11 @@ class Fleet:
         self._writer = KubeWriter(client, "fleet", self.leadership)
         self._clock, self._reader = clock, Reader(client, "fleet")
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if kube_nodes else CUSTOM_KINDS
-        self.manager = Manager(self.cache, self._reader, clock, self.recorder, kinds)
+        self._pod_reader = PodReader(EndpointFacts(client, "https://fake"), self.cache.endpoints.pods, POD_NAMESPACES)
+        wake = self._pod_reader.wake
+        self.manager = Manager(self.cache, self._reader, clock, self.recorder, kinds, wake_pod_reader=wake)
         self.tasks: list[asyncio.Task[Any]] = []
+        self.pod_reading = asyncio.create_task(self._pod_reader.run(self.manager.on_pod))
         self.watch_frozen = False
         """True while the Lease watch is open and delivers no events."""
         self._beats = 0
@@ -698,10 +728,11 @@ class Fleet:
     async def stop(self) -> None:
         """End the process. Raise the exception of a task that had failed before."""
         self.api.feed = None
-        done = [task for task in self.tasks if task.done()]
-        for task in self.tasks:
+        tasks = [*self.tasks, self.pod_reading]
+        done = [task for task in tasks if task.done()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
 
@@ -712,9 +743,12 @@ class Fleet:
 
 
 @asynccontextmanager
-async def operator(api: FakeApi, redis: FakeRedis | None = None, *, kube_nodes: bool = False) -> AsyncIterator[Fleet]:
+async def operator(
+    api: FakeApi, redis: FakeRedis | None = None, *, kube_nodes: bool = False, policy: AddressPolicy | None = None
+) -> AsyncIterator[Fleet]:
     """Run an operator that has listed everything, leads and has written its first changes; it ends with the block."""
     fleet = Fleet(api, redis, kube_nodes=kube_nodes)
+    fleet.cache.endpoints.policy = policy or AddressPolicy()
     fleet.list_leases()
     fleet.watch()
     await fleet.manager.open_gate()

@@ -7,7 +7,12 @@ Network = IPv4Network | IPv6Network
 
 
 def parse_cidrs(value: Any) -> tuple[Network, ...]:
-    """Return the networks of a text, separated by commas. Raises ValueError that names the first bad one."""
+    """Return the networks of a text, separated by commas. Raises ValueError that names the first bad one.
+
+    A tuple, as the default of a setting, is returned as it is.
+    """
+    if isinstance(value, tuple):
+        return value
     return tuple(_parsed(item.strip()) for item in value.split(",") if item.strip())
 
 

@@ -80,7 +80,7 @@ def service_of(*types: str, port: int | None = None, **more: Any) -> dict[str, A
     return {"requires": {"types": [{"type": "asr"}, {"type": "nmt"}]}, "service": {"ports": ports, **more}}
 
 
-TEMPLATE = {"spec": service_of("asr", name="one")}
+TEMPLATE, UNNAMED = {"spec": service_of("asr", name="one")}, {"spec": service_of("asr")}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,7 @@ TEMPLATE = {"spec": service_of("asr", name="one")}
         ("NodePool", "p", service_of("asr", "nmt", port=80), "two ports have the same number"),
         ("NodePool", "p", service_of("asr", clusterIP="10.96.0.1"), "supported values"),
         ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}}, "template": TEMPLATE}, "not allowed in a template"),
+        ("NodePoolGenerator", "1st", {"rule": {"hash": {"count": 2}}, "template": UNNAMED}, "begins with a letter"),
         ("NodePoolGenerator", "g", {"rule": {}}, "exactly one of"),
         ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}, "languagePairs": {}}}, "exactly one of"),
         ("NodeCapability", "n" * 201, {}, "at most 200"),

@@ -42,6 +42,13 @@ EFFECTS: Final[dict[str, tuple[Any, str]]] = {
     "agent.affinity": ({"nodeAffinity": {"mark": "mark-12"}}, '"mark": "mark-12"'),
     "agent.priorityClassName": ("mark-13", '"priorityClassName": "mark-13"'),
     "kubeNodes": (False, '"HOTPOOL_KUBE_NODES", "value": "false"'),
+    "endpoints.allowedCIDRs": (
+        ["10.0.0.0/8", "fd00::/8"],
+        '"HOTPOOL_ENDPOINTS_ALLOWED_CIDRS", "value": "10.0.0.0/8,fd',
+    ),
+    "endpoints.deniedCIDRs": (["10.1.0.0/16"], '"HOTPOOL_ENDPOINTS_DENIED_CIDRS", "value": "10.1.0.0/16"'),
+    "endpoints.serviceCIDRs": (["10.2.0.0/16"], '"HOTPOOL_ENDPOINTS_SERVICE_CIDRS", "value": "10.2.0.0/16"'),
+    "endpoints.trustAgents": (False, '"HOTPOOL_ENDPOINTS_TRUST_AGENTS", "value": "false"'),
     "redis.url": ("rediss://mark-14", '"rediss://mark-14"'),
     "redis.cluster": (True, '"HOTPOOL_REDIS_CLUSTER"'),
     "redis.sentinels": (["mark-15:26379"], '"mark-15:26379"'),

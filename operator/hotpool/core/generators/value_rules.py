@@ -4,6 +4,7 @@ Pure.
 """
 
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 from hotpool.api.generator import AttributeValuesRule, HashRule
@@ -17,7 +18,7 @@ from hotpool.api.pool import (
 from hotpool.common.hashing import slot
 from hotpool.core.generators.key_rule import KeyRule, KeySet, first_keys
 from hotpool.core.matching import AttributeFilter
-from hotpool.core.model import NodeView, Report
+from hotpool.core.model import NodeView, Report, ServiceOffer
 
 _MAX_VALUE_LENGTH: Final = 253
 
@@ -35,11 +36,14 @@ class _LastReportCache:
             self._report, self._values = report, {}
         cached = self._values.get((type_, key, filters))
         if cached is None:
-            offers = report.offers.get(type_, ())
-            matching = (offer for offer in offers if all(item.met(offer) for item in filters))
-            values = frozenset().union(*(offer.attributes.get(key, frozenset()) for offer in matching))
-            cached = self._values[type_, key, filters] = frozenset(filter(_is_valid_value, values))
+            cached = self._values[type_, key, filters] = _values_of(report.offers.get(type_, ()), key, filters)
         return cached
+
+
+def _values_of(offers: Iterable[ServiceOffer], key: str, filters: tuple[AttributeFilter, ...]) -> frozenset[str]:
+    matching = (offer for offer in offers if all(item.met(offer) for item in filters))
+    values = frozenset().union(*(offer.attributes.get(key, frozenset()) for offer in matching))
+    return frozenset(filter(_is_valid_value, values))
 
 
 _CACHE: Final = _LastReportCache()
@@ -52,7 +56,8 @@ def _is_valid_value(value: str) -> bool:
 class ValueRule(KeyRule[frozenset[str]]):
     """Rule with a key for each value of one attribute.
 
-    A value counts if a ready service declares it and meets what the pool template requires of services of its type.
+    A value counts if a ready service declares it and meets what the pool template requires of services of its type,
+    an endpoint included.
     """
 
     _kind = "AttributeValue"
@@ -67,8 +72,13 @@ class ValueRule(KeyRule[frozenset[str]]):
         super().__init__(template.model_copy(update={"requires": requires}))
 
     def _source(self, view: NodeView) -> frozenset[str]:
-        report = view.node.report
-        return _CACHE.values_of(report, self._required.type, self._key, self._filters) if report else frozenset()
+        report, type_ = view.node.report, self._required.type
+        if report is None:
+            return frozenset()
+        if self.template.requires.endpoint == "Required":
+            offers = (offer for offer in report.offers.get(type_, ()) if offer.service in view.endpoints)
+            return _values_of(offers, self._key, self._filters)
+        return _CACHE.values_of(report, type_, self._key, self._filters)
 
     def offered(self, source: frozenset[str]) -> KeySet:
         """Return the keys that nodes with this source offer."""

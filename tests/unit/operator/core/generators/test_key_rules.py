@@ -1,6 +1,7 @@
 """Rules of generators: offered keys, and a key's pool contains exactly the nodes that count for it (D5, D6)."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, sp
 from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.languages import pairs
 from hotpool.core.matching import Criterion, evaluate, match
-from hotpool.core.model import Generator, Liveness, NodeView
+from hotpool.core.model import Endpoint, Generator, Liveness, NodeView
 
 MANY = {"languagePairs": {"manyToOne": True}}
 SETS: dict[str, Any] = {"languageSets": {"maxLanguages": 3}}
@@ -110,6 +111,15 @@ def test_one_pool_for_each_value_of_services_that_count() -> None:
     seen = view(speech("zh", "en"))
     assert keys(seen, rule={"attributeValues": {"type": "asr", "key": "languages"}}) == {"zh", "en"}
     assert keys(seen, rule={"attributeValues": {"type": "asr", "key": "unknown"}}) == set()
+
+
+def test_only_values_of_services_with_an_endpoint_count_if_the_template_requires_one() -> None:
+    content = report(llm("gold"), llm("silver", id_="two"))
+    offer = Endpoint("two", "llm", 80, ("10.0.0.1",))
+    seen = replace(view(content), endpoints={"two": offer})
+    template = {"spec": {"requires": {"types": [{"type": "llm"}], "endpoint": "Required"}}}
+    assert keys(seen, rule=TIERS, template=template) == {"silver"}
+    assert keys(seen, rule=TIERS) == {"gold", "silver"}
 
 
 def test_values_come_from_services_that_meet_the_requirements_of_the_template() -> None:
