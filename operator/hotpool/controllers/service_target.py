@@ -27,7 +27,7 @@ class ServiceTarget:
 
     name: Final = "services"
     concurrency: Final[Mapping[Kind, int]] = {Kind.POOL: 8}
-    drift_seconds: Final[float | None] = 10.0
+    drift_seconds: Final[float | None] = 5.0
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -32,9 +32,11 @@ pytestmark = pytest.mark.timeout(60)
 
 READY = "ready+serving"
 AT_ONCE = 0.05
-DRIFT_SECONDS = 10.0
+DRIFT_SECONDS = 5.0
 """Time between two drift checks."""
 REPAIR_SECONDS = DRIFT_SECONDS + ROUND_SECONDS + AT_ONCE
+NAME_SECONDS = 10.0 + ROUND_SECONDS + AT_ONCE
+"""Time in which a name that was taken is used."""
 
 
 @simulated
@@ -334,12 +336,12 @@ async def test_a_service_that_others_made_is_never_touched_and_its_name_is_used_
     api = service_fleet(2)
     api.put_core(SERVICES, "asr", spec={"type": "ClusterIP", "selector": {"app": "theirs"}})
     async with operator(api) as fleet:
-        await fleet.beating(3 * DRIFT_SECONDS)
+        await fleet.beating(6 * DRIFT_SECONDS)
         assert api.service_writes == []
         assert api.conditions(Kind.POOL, "asr")["ServiceNameTaken"] == ("True", "NotOurs")
         assert not fleet.services_error
         api.delete_core(SERVICES, "asr")
-        await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), REPAIR_SECONDS)
+        await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), NAME_SECONDS)
         await until(lambda: "ServiceNameTaken" not in api.conditions(Kind.POOL, "asr"), 2.0)
 
 
@@ -353,7 +355,7 @@ async def test_an_endpoint_slice_that_others_made_under_our_name_is_never_touche
         assert api.core[SLICES][name] == theirs
         assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
         api.delete_core(SLICES, name)
-        await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), REPAIR_SECONDS)
+        await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), NAME_SECONDS)
 
 
 @simulated
@@ -370,7 +372,7 @@ async def test_of_two_pools_with_one_name_the_older_one_has_the_service_until_it
         await until(lambda: set(api.endpoints("speech")) == {address(1)}, 2.0)
         await until(lambda: "ServiceNameTaken" not in api.conditions(Kind.POOL, "second"), 2.0)
         api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
-        await until(lambda: set(api.endpoints("speech")) == addresses(range(2)), REPAIR_SECONDS)
+        await until(lambda: set(api.endpoints("speech")) == addresses(range(2)), NAME_SECONDS)
         assert list(api.core[SERVICES]) == ["speech"]
         assert api.conditions(Kind.POOL, "second")["ServiceNameTaken"] == ("True", "NotOurs")
 
@@ -435,7 +437,7 @@ async def test_a_refused_write_is_reported_at_the_pool_and_keeps_no_other_pool_w
         assert not fleet.services_error
         assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
         api.service_fault = lambda _verb, _plural, _name: None
-        await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), REPAIR_SECONDS)
+        await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), NAME_SECONDS)
 
 
 def _refused() -> BaseException:
