@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pytest
 from kubernetes import config
+from tests.cluster.operator.test_frozen_targets import frozen_writes
+from tests.support.fleet_objects import published
 from tests.support.simulated_agents import SimulatedAgents
 
 from localfleet.fleet import Fleet
@@ -159,6 +161,19 @@ def test_a_service_of_others_stays_as_it_is_and_the_pool_says_so(running: tuple[
     assert get(fleet, "service", "theirs") == before
     fleet.kubectl("delete", "service", "theirs")
     wait_for("its name is used", lambda: len(endpoints(fleet, "theirs")) == 2, REPAIR_SECONDS)
+
+
+def test_frozen_writes_of_endpoint_slices_delay_neither_slices_nor_redis(
+    running: tuple[Fleet, SimulatedAgents],
+) -> None:
+    fleet, agents = running
+    with frozen_writes(fleet, "discovery.k8s.io", f"endpointslices/{SLICE}"):
+        agents.report("edge-1", asr=False)
+        wait_for("slices and Redis", lambda: published(fleet, POOL, {"edge-2": "Ready"}))
+        wait_for("readyz shows it", lambda: "[-] services: " in fleet.ask_operator("readyz")[1])
+        assert len(endpoints(fleet, POOL)) == 2
+    wait_for("it has caught up", lambda: endpoints(fleet, POOL) == {"10.1.2.4": True})
+    wait_for("it is ready again", lambda: fleet.probe("readyz") == 200)
 
 
 # The operator's credential.
