@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, parse_qs, unquote
@@ -25,6 +25,10 @@ SERVICES, SLICES = "services", "endpointslices"
 _KINDS: Final = {SERVICES: "Service", SLICES: "EndpointSlice"}
 
 
+def no_fault(_verb: str, _plural: str, _name: str) -> None:
+    """Let each request succeed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceWrite:
     """One stored write of a Service or EndpointSlice by the operator."""
@@ -35,25 +39,22 @@ class ServiceWrite:
     name: str
 
 
-@dataclass
 class ServiceApi(FakeApi):
-    """The fake API server with Services and EndpointSlices."""
+    """The fake API server with Services and EndpointSlices. A `fault` of slices is one of these, too."""
 
-    core: dict[str, dict[str, Json]] = field(default_factory=lambda: {SERVICES: {}, SLICES: {}})
-    """Plural → name → object."""
-    service_writes: list[ServiceWrite] = field(default_factory=list)
-    service_fault: Callable[[str, str, str], BaseException | None] = lambda _verb, _plural, _name: None
-    """Function of verb, plural and name; the exception that it returns is raised."""
-    service_delay: float = 0.0
-    """Seconds that each write of a Service or EndpointSlice takes."""
-    lists: int = 0
-    denied: set[tuple[str, str]] = field(default_factory=set)
-    """Verb and plural of the rights that the operator lacks."""
-    collects: bool = True
-    """False: the garbage collector does not run."""
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.core: dict[str, dict[str, Json]] = {SERVICES: {}, SLICES: {}}
+        """Plural → name → object."""
+        self.service_writes: list[ServiceWrite] = []
+        self.service_fault: Callable[[str, str, str], BaseException | None] = no_fault
+        """Function of verb, plural and name; the exception that it returns is raised."""
+        self.service_delay = 0.0
+        """Seconds that each write of a Service or EndpointSlice takes."""
+        self.denied: set[tuple[str, str]] = set()
+        """Verb and plural of the rights that the operator lacks."""
+        self.collects = True
+        """False: the garbage collector does not run."""
 
     # Actions of people.
 
@@ -123,7 +124,6 @@ class ServiceApi(FakeApi):
         if name:
             self._fail("get", plural, name)
             return copied(self._known(plural, name))
-        self.lists += 1
         self._fail("list", plural, "")
         label, _, value = selector.partition("=")
         items = [
@@ -157,7 +157,8 @@ class ServiceApi(FakeApi):
         return self.core[plural][name]
 
     def _fail(self, verb: str, plural: str, name: str) -> None:
-        if error := self.service_fault(verb, plural, name):
+        error = self.service_fault(verb, plural, name) or (self.fault and self.fault(verb, Kind.SLICE, name))
+        if error:
             raise error
 
     def _store_core(self, plural: str, body: Json) -> Json:

@@ -230,7 +230,10 @@ class ServiceController:
         objects.slices = {key: item for key, item in objects.slices.items() if service_of(key) != name}
         self._context.changed(pool)
         holder = self._context.cache.service_names.holder(name)
-        return [Key(Kind.POOL, holder)] if holder else []
+        if holder is None:
+            return []
+        self.forget_plan(holder)
+        return [Key(Kind.POOL, holder)]
 
     async def _remove_orphans(self, name: str) -> Result:
         """Delete what is left of a deleted pool (D11). The garbage collector is slow, and ignores what has no owner."""

@@ -16,6 +16,7 @@ from tests.support.service_fleet import (
     address,
     addresses,
     asr,
+    no_fault,
     operator,
     put_node,
     put_pool,
@@ -372,7 +373,7 @@ async def test_of_two_pools_with_one_name_the_older_one_has_the_service_until_it
         await until(lambda: set(api.endpoints("speech")) == {address(1)}, 2.0)
         await until(lambda: "ServiceNameTaken" not in api.conditions(Kind.POOL, "second"), 2.0)
         api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
-        await until(lambda: set(api.endpoints("speech")) == addresses(range(2)), NAME_SECONDS)
+        await until(lambda: set(api.endpoints("speech")) == addresses(range(2)), 2.0)
         assert list(api.core[SERVICES]) == ["speech"]
         assert api.conditions(Kind.POOL, "second")["ServiceNameTaken"] == ("True", "NotOurs")
 
@@ -436,7 +437,7 @@ async def test_a_refused_write_is_reported_at_the_pool_and_keeps_no_other_pool_w
         assert set(api.endpoints("other")) == addresses(range(2))
         assert not fleet.services_error
         assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
-        api.service_fault = lambda _verb, _plural, _name: None
+        api.service_fault = no_fault
         await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), NAME_SECONDS)
 
 
@@ -457,7 +458,7 @@ async def test_everything_is_right_after_an_outage_and_a_write_without_a_respons
             await fleet.beating(20)
         assert "TimeoutError" in fleet.services_error
         assert set(api.members("asr")) == {"n2"}
-        api.service_fault = lambda _verb, _plural, _name: None
+        api.service_fault = no_fault
         await until(lambda: set(api.endpoints("asr")) == {address(2)}, 5.0)
         await until(lambda: not fleet.services_error)
 
@@ -475,7 +476,7 @@ async def test_frozen_writes_of_services_delay_neither_slices_nor_redis() -> Non
             assert await until(lambda number=number: f"n{number}" not in api.members("asr")) < AT_ONCE  # type: ignore[misc]
             await fleet.beating(ROUND_SECONDS)
         await fleet.beating(60)
-        api.service_delay, api.service_fault = 0.0, lambda _verb, _plural, _name: None
+        api.service_delay, api.service_fault = 0.0, no_fault
         await until(lambda: set(api.endpoints("asr")) == addresses(range(5, 20)), 5.0)
 
 
