@@ -117,7 +117,8 @@ class ServiceController:
             freed = await self._write(work, objects)
         if work.is_partial:
             recheck_at = self._next_round[name]
-        self._current[name] = (inputs, recheck_at)
+        if not taken:  # else the name is looked at again whenever the pool is due
+            self._current[name] = (inputs, recheck_at)
         return Result(requeue_at=recheck_at, dirty=[*news, *freed], change=None if work.is_empty else work.change)
 
     def _inputs(self, membership: PoolMembership) -> object:
