@@ -1,9 +1,10 @@
-"""Time from a stop to slices and Redis, and cost of an idle heartbeat; all from one run.
+"""Time from a stop to slices, Redis and EndpointSlices of pools, and cost of an idle heartbeat; all from one run.
 
 Starts a cluster, a Redis and an operator of its own. Reports are patched as agents patch them, while 200 Leases are
 renewed. A stop is timed from before its patch is sent until a watch of the slices delivers it, and until a keyspace
 notification of Redis does. The floor is the time of the API server alone: from the same moment until a watch of the
-NodeCapability delivers the patch itself.
+NodeCapability delivers the patch itself. The pools get Services, and their EndpointSlices a watch, when all else is
+measured.
 """
 
 import asyncio
@@ -11,15 +12,17 @@ import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import redis.asyncio
 from benchmarks.cluster import fleets, pools
-from benchmarks.nodes import INTERVAL, Nodes
+from benchmarks.nodes import INTERVAL, Nodes, address
 from benchmarks.watch_latency import ArrivalTimes, Observations, custom_objects
 from kubernetes.aio import client, config
 
+from hotpool.kube.decode_service import POOL_LABEL
 from hotpool.lookup import Lookup
 from localfleet.fleet import Fleet
 from localfleet.metrics_reader import percentiles
@@ -31,6 +34,8 @@ PAUSE_SECONDS: Final = 0.06
 IDLE_SECONDS: Final = 10.0
 IDLE_ROUNDS: Final = 3
 DEADLINE_SECONDS: Final = 10.0
+RANGE: Final = "10.0.0.0/8"
+SERVICES: Final = {"services": {"enabled": True}, "endpoints": {"allowedCIDRs": [RANGE]}}
 
 
 class Bench:
@@ -60,6 +65,7 @@ class Bench:
             "idle_heartbeat_writes": sum(busy.writes for busy, _ in rounds) / (heartbeats * IDLE_ROUNDS),
         }
         figures |= await self._flips()
+        figures |= await self._service_flips()
         renewals.cancel()
         await self._lookup.close()
         return figures
@@ -118,6 +124,31 @@ class Bench:
             "flip_writes": writes,
         }
 
+    async def _service_flips(self) -> dict[str, float]:
+        """Give each pool a Service, then time stops until a watch of their EndpointSlices delivers them."""
+        await asyncio.to_thread(self._fleet.apply, *pools(POOLS, services=True))
+        await self._quiet()
+        arrivals, spent = ArrivalTimes(), list[float]()
+        listing = partial(
+            client.DiscoveryV1Api(self._api).list_namespaced_endpoint_slice_without_preload_content,
+            self._fleet.namespace,
+            label_selector=POOL_LABEL,
+        )
+        watcher = asyncio.create_task(arrivals.watch(listing, _in_endpoint_slice))
+        await asyncio.sleep(1)
+        for flip in range(2 * STOPS):
+            node, ready = flip % POOLS, (flip // POOLS) % 2 == 1
+            arrival = arrivals.expect("endpointslice", node, ready=ready)
+            started = time.monotonic()
+            await self._nodes.report(node, ready=ready)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                at = await arrival
+            if not ready:
+                spent.append((at - started) * 1000)
+            await asyncio.sleep(PAUSE_SECONDS)
+        watcher.cancel()
+        return percentiles("stop_to_endpointslice_ours_ms", spent)
+
     def _list(self, plural: str) -> Any:
         return custom_objects(self._api, self._fleet.namespace, plural)
 
@@ -148,6 +179,12 @@ def _in_slice(body: Any) -> Observations:
     yield "slice", number, any(member["node"] == f"node-{number}" for member in body["members"])
 
 
+def _in_endpoint_slice(body: Any) -> Observations:
+    number = int(body["metadata"]["labels"][POOL_LABEL].split("-")[1])
+    ready = {item["addresses"][0] for item in body["endpoints"] or () if item["conditions"]["ready"]}
+    yield "endpointslice", number, address(number) in ready
+
+
 def _in_report(body: Any) -> Observations:
     number = int(body["metadata"]["name"].split("-")[1])
     yield "report", number, body["status"]["report"]["capabilities"][0]["ready"]
@@ -161,8 +198,8 @@ async def _measure(fleet: Fleet, kubeconfig: Path) -> dict[str, float]:
 
 def measure() -> dict[str, float]:
     """Return all figures of one run."""
-    with fleets() as ([fleet], kubeconfig):
+    with fleets(values=SERVICES) as ([fleet], kubeconfig):
         fleet.apply(*pools(POOLS))
-        fleet.start_operator()
+        fleet.start_operator("operator", "--services", "--endpoints-allowed-cidrs", RANGE)
         fleet.wait_leading()
         return asyncio.run(_measure(fleet, kubeconfig))

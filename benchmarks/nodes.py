@@ -74,6 +74,11 @@ class Nodes:
             await self._leases.patch_namespaced_lease(name, self._namespace, body, _content_type=_MERGE)
 
 
+def address(node: int) -> str:
+    """Return the address of a node, in 10.0.0.0/8."""
+    return f"10.1.{node // 250}.{node % 250 + 1}"
+
+
 def _report(node: int, type_: str, sequence: int, *, ready: bool) -> dict[str, Any]:
     state, reason = ("Running", None) if ready else ("Stopped", "Stopped")
     return {
@@ -86,6 +91,7 @@ def _report(node: int, type_: str, sequence: int, *, ready: bool) -> dict[str, A
         "time": timestamp(),
         "intervalSeconds": INTERVAL,
         "summary": "1/1" if ready else "0/1",
-        "services": [{"id": "service", "type": type_, "state": state}],
+        "addresses": [{"ip": address(node), "source": "Route"}],
+        "services": [{"id": "service", "type": type_, "state": state, "endpoint": {"addresses": [], "port": 6000}}],
         "capabilities": [{"type": type_, "ready": ready, "reason": reason, "services": ["service"] if ready else []}],
     }

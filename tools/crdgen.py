@@ -174,7 +174,8 @@ def _open_api(kind: Kind) -> Json:
         "metadata": {"type": "object"},
         **root["properties"],
     }
-    root["x-kubernetes-validations"] = [{"rule": rule, "message": message} for rule, message in kind.rules]
+    of_kind = [{"rule": rule, "message": message} for rule, message in kind.rules]
+    root["x-kubernetes-validations"] = [*root.get("x-kubernetes-validations", ()), *of_kind]
     return root
 
 

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -22,6 +22,8 @@ from hotpool.controllers.manager import Manager, first_of
 from hotpool.controllers.pod_reader import PodReader
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
+from hotpool.controllers.service import ServiceContext
+from hotpool.controllers.service_target import ServiceTarget
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import CUSTOM_KINDS, Kind
@@ -37,6 +39,8 @@ from hotpool.kube.lease_watch import LeaseWatch
 from hotpool.kube.lease_watch_probe import LeaseWatchProbe
 from hotpool.kube.node_watch import NodeWatch
 from hotpool.kube.reader import Reader
+from hotpool.kube.service_reader import ServiceReader
+from hotpool.kube.service_writer import ServiceWriter
 from hotpool.kube.writer import KubeWriter
 from hotpool.observability.metrics import REGISTRY, WATCH_UP
 from hotpool.projection.connection.async_connection import Client
@@ -135,15 +139,38 @@ class Operator:
         Redis first: it takes withdrawals within a millisecond.
         """
         kube = KubeWriter(self._connection.api, self._settings.namespace, self._elector)
+        refusal = _service_refusal(self._settings)
         context = ControllerContext(
-            cache=self._cache, kube=kube, resync=self._manager.resync, clock=self._clock, recorder=self._recorder
+            cache=self._cache,
+            kube=kube,
+            resync=self._manager.resync,
+            clock=self._clock,
+            recorder=self._recorder,
+            service_refusal=refusal,
         )
         targets: list[Target] = []
         if self._redis:
             key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
             writer = RedisWriter(self._redis, self._elector, **key_options)
             targets.append(RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id))
-        return [*targets, KubernetesTarget(context, self._reader)]
+        targets.append(KubernetesTarget(context, self._reader))
+        return [*targets, self._service_target(refusal)] if self._settings.services else targets
+
+    def _service_target(self, refusal: str) -> ServiceTarget:
+        namespace, leadership = self._settings.namespace, self._elector
+        kube = KubeWriter(self._connection.api, namespace, leadership, "services")
+        return ServiceTarget(
+            ServiceContext(
+                cache=self._cache,
+                writer=ServiceWriter(kube, namespace, leadership),
+                reader=ServiceReader(self._reader, self._clock),
+                resync=self._manager.resync,
+                clock=self._clock,
+                recorder=self._recorder,
+                allows=lru_cache(maxsize=65536)(_address_policy(self._settings).vouches_for),
+                refusal=refusal,
+            )
+        )
 
     async def _cluster_id(self) -> str:
         """Return the id that distinguishes clusters that share a Redis. Read it once. Raises RetryableError."""
@@ -279,6 +306,15 @@ class Operator:
             return checks | {"following": ""}
         checks["leading"] = "" if self._elector.may_write() else "no leader known"
         return checks | self._manager.target_errors()
+
+
+def _service_refusal(settings: Settings) -> str:
+    """Return why no pool may have a Service; empty: pools may."""
+    if not settings.services:
+        return "the operator publishes no Services: set services.enabled=true of the chart, or --services"
+    if not settings.endpoints_allowed_cidrs:
+        return "endpoints.allowedCIDRs of the chart is empty: list the ranges that Services may publish"
+    return ""
 
 
 def _address_policy(settings: Settings) -> AddressPolicy:

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """File with trusted CA certificates (PEM). Default: the machine's."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")] = "hotpool"
     """First part of every key's hash tag."""
+    services: bool = False
+    """True to publish pools with spec.service as Services."""
     kube_nodes: bool = False
     """True to follow v1 Nodes: a cordon is a drain, labels count, and a Node owns its NodeCapability."""
     endpoints_allowed_cidrs: Cidrs = ()

@@ -9,11 +9,16 @@ from typing import Any
 from tests.model.expected_state import is_paused
 from tests.model.simulation import Agent, Simulation
 from tests.support.builders import kube_node_object, node_object
+from tests.support.service_fleet import SERVICES, SLICES
+from tests.support.simulated_fleet import now
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.model import Kind
 
 Json = dict[str, Any]
+
+_REPAIR_SECONDS = 9.0
+"""Seconds within which a Service is repaired that lost its label and is in no list."""
 
 
 class Actions(Simulation):
@@ -153,6 +158,52 @@ class Actions(Simulation):
             self.api.delete(Kind.SLICE, name)
         else:
             self.api.edit(Kind.SLICE, name, edits[change])
+
+    async def do_service(self, number: int, change: str) -> None:
+        """Edit or delete a Service by hand."""
+        await self._edit_core(
+            SERVICES,
+            number,
+            change,
+            {
+                "selector": {"spec": {"selector": {"app": "x"}}},
+                "label": {"metadata": {"labels": None}},
+                "owner": {"metadata": {"ownerReferences": None}},
+                "ports": {"spec": {"ports": [{"name": "x", "port": 1}]}},
+                "term": {"metadata": {"annotations": None}},
+            },
+        )
+
+    async def do_endpointslice(self, number: int, change: str) -> None:
+        """Edit or delete an EndpointSlice by hand."""
+        stranger = {"addresses": ["10.0.9.9"], "conditions": {"ready": True, "serving": True, "terminating": False}}
+        await self._edit_core(
+            SLICES,
+            number,
+            change,
+            {
+                "empty": {"endpoints": []},
+                "stranger": {"endpoints": [stranger]},
+                "label": {"metadata": {"labels": {"service.hotpool.dev/pool": None}}},
+                "service": {"metadata": {"labels": {"kubernetes.io/service-name": "x"}}},
+                "owner": {"metadata": {"ownerReferences": None}},
+            },
+        )
+
+    async def _edit_core(self, plural: str, number: int, change: str, edits: dict[str, Json]) -> None:
+        """Edit or delete an object that a pool has, unless the pool is paused."""
+        names = sorted(self.api.core[plural])
+        if not names:
+            return
+        name = names[number % len(names)]
+        pool = (self.api.core[plural][name]["metadata"].get("labels") or {}).get("service.hotpool.dev/pool")
+        if pool not in self.api.objects[Kind.POOL] or is_paused(self.api.objects[Kind.POOL][pool]):
+            return
+        self.services_unsettled_until = now() + _REPAIR_SECONDS
+        if change == "delete":
+            self.api.delete_core(plural, name)
+        else:
+            self.api.edit_core(plural, name, edits[change])
 
     def _elsewhere(self, pool: str, name: str) -> list[Json]:
         """Return the members of the pool's other slices."""

@@ -10,6 +10,7 @@ from tests.model.expected_state import condition, is_paused, transition_time
 from tests.model.generators import GeneratorChecks
 from tests.model.kube_nodes import OFF_REASONS
 from tests.model.membership import WINDOW, is_drained
+from tests.model.service_checks import service_mismatch
 from tests.support.simulated_fleet import now
 
 from hotpool.api.meta import LEASE_PREFIX
@@ -65,12 +66,13 @@ class Checks:
         """The time of the last complete comparison."""
         self.last_fault = 0.0
         """The time of the last injected failure."""
-        self._writes = self._sent = 0
+        self._writes = self._sent = self._service_writes = 0
         self._merging = False
 
     def cell_begins(self) -> None:
         """Record the lengths of the logs."""
         self._writes, self._sent = len(self.simulation.api.writes), len(self.simulation.redis.log)
+        self._service_writes = len(self.simulation.api.service_writes)
         self._merging = bool(self.mergeable_slices)
 
     def cell_ends(self) -> None:
@@ -90,6 +92,8 @@ class Checks:
         self._orphans()
         self._nodes()
         self._endpoints()
+        if now() >= simulation.services_unsettled_until and (text := service_mismatch(simulation)):
+            raise MismatchError("D12", text)
         self.generators.compare()
         if not simulation.redis.fault and now() >= simulation.redis_unsettled_until:
             self._redis()
@@ -344,6 +348,8 @@ class Checks:
         writes = [write for write in simulation.api.writes[self._writes :] if write.kind not in merged]
         if writes:
             raise MismatchError("D4", f"nothing changed, and the operator wrote {writes}")
+        if found := self.simulation.api.service_writes[self._service_writes :]:
+            raise MismatchError("D4", f"nothing changed, and the operator wrote {found}")
         sent = {verb for _, verb, _ in simulation.redis.log[self._sent :]} - {"stamp"}
         if sent and not simulation.redis.fault:
             raise MismatchError("D4", f"nothing changed, and the operator sent {sent} to Redis")

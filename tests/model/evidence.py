@@ -5,7 +5,8 @@ Violations are collected, not raised, because the check runs inside the operator
 
 from typing import TYPE_CHECKING, Any
 
-from tests.support.simulated_fleet import FakeApi, now
+from tests.support.service_fleet import ServiceApi
+from tests.support.simulated_fleet import now
 
 from hotpool.api.meta import POOL_LABEL
 from hotpool.core.model import Kind
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-class EvidenceCheckingApi(FakeApi):
+class EvidenceCheckingApi(ServiceApi):
     """The API server of a simulation."""
 
     expected: "ExpectedState"

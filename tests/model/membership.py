@@ -108,10 +108,14 @@ def matches(pool: Json, node: Json, usable: Collection[str]) -> bool:
 
 def _offers(report: Json, need: Json, usable: Collection[str] | None) -> bool:
     return any(
-        all(_has(values(service, a["key"]), a) for a in need.get("attributes") or ())
-        for service in counted_services(report)
-        if service["type"] == need["type"] and (usable is None or service["id"] in usable)
+        meets(service, need) and (usable is None or service["id"] in usable) for service in counted_services(report)
     )
+
+
+def meets(service: Json, need: Json) -> bool:
+    """Return True if a service is of the required type and has its attributes."""
+    attributes = need.get("attributes") or ()
+    return service["type"] == need["type"] and all(_has(values(service, a["key"]), a) for a in attributes)
 
 
 def _has(found: set[str], need: Json) -> bool:

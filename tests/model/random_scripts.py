@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.model.endpoint_scripts import with_endpoints
 from tests.model.kube_nodes import OFF_TAINTS
+from tests.model.service_scripts import with_services
 from tests.support.builders import generator_object, pool_object
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class ScriptBuilder:
             for _ in range(self.rng.choice([1, 1, 1, 2, 4])):
                 self.rng.choices(list(verbs.values()), weights)[0]()
             self.steps.append(("pass", self.rng.choice([1, 1, 1, 2, 3, 6, 13])))
-        return list(with_endpoints(self._with_kube_nodes(list(self._with_drains())), self.seed, self.nodes))
+        steps = with_endpoints(self._with_kube_nodes(list(self._with_drains())), self.seed, self.nodes)
+        return list(with_services(steps, self.seed))
 
     def _with_drains(self) -> "Iterator[Step]":
         """Yield the steps, with drains by agents between them. The other steps of a seed do not depend on them."""

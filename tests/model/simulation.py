@@ -14,7 +14,8 @@ from tests.model.endpoints import ALLOWED_CIDRS, API_SERVER, DENIED_CIDRS, PODS,
 from tests.model.evidence import EvidenceCheckingApi
 from tests.model.expected_state import ExpectedState
 from tests.support.builders import lease, report
-from tests.support.simulated_fleet import FakeRedis, Fleet, now
+from tests.support.service_fleet import ServiceFleet
+from tests.support.simulated_fleet import FakeRedis, now
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.endpoints.address_policy import AddressPolicy
@@ -38,7 +39,7 @@ _PROBE_PERIOD = 0.5
 """Seconds between probes of these operators: so short that silence needs no rounding."""
 
 
-class Operator(Fleet):
+class Operator(ServiceFleet):
     """One operator of a simulation, whose Lease watch delivers probes."""
 
     def __init__(self, simulation: "Simulation", term: int) -> None:
@@ -128,6 +129,7 @@ class Simulation:
         self.unseen_deletions = False
         self.unsettled_until = 0.0
         self.redis_unsettled_until = 0.0
+        self.services_unsettled_until = 0.0
         self.checks = Checks(self)
 
     @property

@@ -6,7 +6,7 @@ Other tests cover the behaviour of real agents.
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,20 @@ T = TypeVar("T")
 
 _MERGE: Final = "application/merge-patch+json"
 _CALL_SECONDS: Final = 60.0
+_FIRST_PORT: Final = 6000
 _MAX_CONCURRENT: Final = 16
 
 
 class SimulatedAgents:
-    """Nodes whose Leases a thread renews each `interval` seconds, except for the silenced ones."""
+    """Nodes whose Leases a thread renews each `interval` seconds, except for the silenced ones.
 
-    def __init__(self, kubeconfig: Path, namespace: str, interval: int) -> None:
+    `addresses`: node → address, at which its services have endpoints on ports from 6000 up, in the order of the types.
+    """
+
+    def __init__(
+        self, kubeconfig: Path, namespace: str, interval: int, *, addresses: Mapping[str, str] | None = None
+    ) -> None:
+        self._addresses = addresses or {}
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._interval = interval
@@ -109,6 +116,10 @@ class SimulatedAgents:
         self._sequence[name] = self._sequence.get(name, 0) + 1
         self.reported.setdefault(name, []).append((time.monotonic(), dict(self._ready[name])))
         content = _report(name, self._sequence[name], self._ready[name], self._interval)
+        if address := self._addresses.get(name):
+            content["addresses"] = [{"ip": address, "source": "Route"}]
+            for port, item in enumerate(content["services"], _FIRST_PORT):
+                item["endpoint"] = {"addresses": [], "port": port}
         where = (*GROUP, self._namespace, "nodecapabilities", name)
         await self._objects.patch_namespaced_custom_object_status(
             *where, {"status": {"report": content}}, _content_type=_MERGE

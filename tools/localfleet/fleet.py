@@ -15,7 +15,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,15 @@ from localfleet.ports import free_port
 from localfleet.process import ManagedProcess, wait_for
 from localfleet.sweep import kill_marked
 
-_RIGHTS: Final = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+_RIGHTS: Final = {
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
 _BIN: Final = Path(sys.executable).parent
 GROUP: Final = ("hotpool.dev", "v1alpha1")
 _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
@@ -45,11 +53,13 @@ _ANY_NAMESPACE: Final = "any-namespace"
 
 
 @cache
-def _rights(part: str) -> str:
-    """Return the accounts and rights of a part of the chart as YAML, cached because helm takes half a second."""
-    return yaml.safe_dump_all(
-        found for found in render_chart(_ANY_NAMESPACE, only=f"{part}/*") if found["kind"] in _RIGHTS
-    )
+def _rights(part: str, values: str) -> str:
+    """Return the accounts and rights of a part of the chart as YAML, cached because helm takes half a second.
+
+    `values`: of the chart, as JSON.
+    """
+    rendered = render_chart(_ANY_NAMESPACE, json.loads(values), only=f"{part}/*")
+    return yaml.safe_dump_all(found for found in rendered if found["kind"] in _RIGHTS)
 
 
 @cache
@@ -105,11 +115,11 @@ class Fleet:
             raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
-    def install(self) -> None:
-        """Create definitions, namespace, and the operator's account."""
+    def install(self, values: Mapping[str, Any] | None = None) -> None:
+        """Create definitions, namespace, and the operator's account. `values`: of the chart."""
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
         install_definitions(self.admin, self.kubectl_program)
-        self._account("operator")
+        self._account("operator", values)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects as the administrator."""
@@ -121,7 +131,7 @@ class Fleet:
         `more`: further words of its command line.
         """
         port = self._probe_ports.setdefault(name, free_port())
-        kubeconfig = self._kubeconfig("hotpool-operator")
+        kubeconfig = self.operator_kubeconfig()
         words = ["operator", "-n", self.namespace, "--kubeconfig", str(kubeconfig), "--redis", self.redis_url]
         command = [str(_BIN / "hotpool"), *words, "--listen", f"127.0.0.1:{port}", *more]
         self.operator = ManagedProcess(name, command, self.folder / f"{name}.log", {})
@@ -275,9 +285,14 @@ class Fleet:
             for process in reversed(self._started):
                 stack.callback(process.stop)
 
-    def _account(self, part: str) -> None:
+    def _account(self, part: str, values: Mapping[str, Any] | None = None) -> None:
         """Create the account of a part of the chart, and its rights."""
-        self.kubectl("apply", "-f", "-", text=_rights(part).replace(_ANY_NAMESPACE, self.namespace))
+        rights = _rights(part, json.dumps(values or {}))
+        self.kubectl("apply", "-f", "-", text=rights.replace(_ANY_NAMESPACE, self.namespace))
+
+    def operator_kubeconfig(self) -> Path:
+        """Return the path of a kubeconfig with the operator's credential."""
+        return self._kubeconfig("hotpool-operator")
 
     def _kubeconfig(self, account: str) -> Path:
         """Write a kubeconfig with only the account's token, readable by its owner only; return its path."""

@@ -158,6 +158,19 @@ class GeneratorStatus(ApiModel):
 class NodePoolGenerator(ApiModel):
     """A rule that generates NodePools from the capabilities of the nodes, and deletes them when they stay empty."""
 
+    model_config: ClassVar = {
+        "json_schema_extra": {
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.spec.template) || !has(self.spec.template.spec)"
+                    " || !has(self.spec.template.spec.service) || self.metadata.name.matches('^[a-z]')",
+                    "message": "spec.template.spec.service is not allowed: the name of a Service begins with a letter, "
+                    "and those of the pools, which begin with the generator's, do not",
+                }
+            ]
+        }
+    }
+
     spec: GeneratorSpec
     """Rule, template and limits of the generator."""
     status: GeneratorStatus | None = None

@@ -12,6 +12,7 @@ from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.render.top_rows import NodeRow, PoolRow
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 from hotpool.core.explain.explain import Explanation, PoolExplanation, Requirement
+from hotpool.core.explain.remarks import missing_service
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.matching import describe_endpoint
 from hotpool.core.model import Pool, ServiceOffer
@@ -53,6 +54,7 @@ def pool_explanation(pool: Pool, summary: PoolExplanation, nearest: Sequence[Exp
         "paused": pool.paused,
         "members": _by_state(summary.members),
         "pending": summary.pending,
+        "missingService": missing_service(pool),
         "out": sum(summary.reasons.values()),
         "reasons": [{"reason": criterion, "count": count} for criterion, count in summary.reasons.most_common()],
         "nearestMisses": [_miss(item) for item in nearest],

@@ -38,6 +38,7 @@ _HELP: Final = HelpSections(
     default=None,
     help="Watch v1 Nodes: apply cordon as drain, match labels, follow health and deletion.",
 )
+@click.option("--services", is_flag=True, default=None, help="Publish pools with spec.service as Services.")
 @click.option("--endpoints-allowed-cidrs", metavar="CIDR,…", help="Vouch for the addresses in these ranges.")
 @click.option("--endpoints-denied-cidrs", metavar="CIDR,…", help="Never use the addresses in these ranges.")
 @click.option(

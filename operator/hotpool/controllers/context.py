@@ -24,6 +24,8 @@ class ControllerContext:
     resync: Resync
     clock: Clock
     recorder: EventRecorder
+    service_refusal: str = ""
+    """Reason why no pool may have a Service; empty: pools may."""
     dirty: set[Key] = field(default_factory=set)
     """Keys that the stored responses affect; the next result takes them along, also that of a failure."""
 

@@ -47,7 +47,15 @@ class PoolController:
             return Result(requeue_at=allowed, postponed=True)
         stored = self._context.cache.slices.get(name, {})
         cache, timestamp = self._context.cache, self._context.clock.timestamp()
-        plan = plan_pool(membership, stored, cache.matches.known_types, now, timestamp, ageing=cache.ageing)
+        plan = plan_pool(
+            membership,
+            stored,
+            cache.matches.known_types,
+            now,
+            timestamp,
+            ageing=cache.ageing,
+            service_refusal=self._context.service_refusal,
+        )
         membership.record_plan(plan.retained)
         writes = diff_slices(membership.pool, stored, plan.slices)
         urgent = bool(writes) or status_is_urgent(membership.pool.status, plan.status)

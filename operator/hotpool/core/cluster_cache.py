@@ -36,6 +36,7 @@ from hotpool.core.model import (
 from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
 from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
+from hotpool.core.service_names import ServiceNames
 from hotpool.core.silence_schedule import SilenceSchedule
 from hotpool.core.slice_index import SliceIndex
 
@@ -55,6 +56,7 @@ class ClusterCache:
     pools: dict[str, PoolMembership] = field(default_factory=dict)
     generators: dict[str, GeneratorEntry] = field(default_factory=dict)
     owners: OwnerIndex = field(default_factory=OwnerIndex)
+    service_names: ServiceNames = field(default_factory=ServiceNames)
     slices: SliceIndex = field(default_factory=SliceIndex)
     gate_open: bool = False
     """True after the first complete listing. A Lease first seen before may be old, so it is no heartbeat (C2)."""
@@ -342,7 +344,8 @@ class ClusterCache:
             entry.carry_over(known)
         self.pools[name] = entry
         self.owners.put(pool)
-        return deleted | self._insert(Key(Kind.POOL, name), entry) | self._affected_generators(pool)
+        rivals = {Key(Kind.POOL, other) for other in self.service_names.put(pool)}
+        return deleted | self._insert(Key(Kind.POOL, name), entry) | self._affected_generators(pool) | rivals
 
     def _upsert_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
@@ -365,7 +368,8 @@ class ClusterCache:
         entry = self.pools.pop(name)
         self.owners.drop(entry.pool)
         self.matches.remove(key := Key(Kind.POOL, name))
-        return {key} | self._affected_generators(entry.pool)
+        rivals = {Key(Kind.POOL, other) for other in self.service_names.remove(entry.pool)}
+        return {key} | self._affected_generators(entry.pool) | rivals
 
     def _delete_generator(self, name: str) -> set[Key]:
         del self.generators[name]

@@ -245,6 +245,8 @@ class Pool:
     paused: bool = False
     owner: str | None = None
     """uid of the generator that owns it."""
+    created: str = ""
+    """Time of its creation, RFC 3339 in UTC."""
     problem: str | None = None
     """Reason why the spec is invalid."""
 

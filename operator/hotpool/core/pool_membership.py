@@ -15,7 +15,9 @@ from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.matching import NO_RESULT, Criterion, MatchResult, Predicate, first_failure, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
+from hotpool.core.service_backends import backends
 from hotpool.core.service_filter import ServiceFilter
+from hotpool.core.service_model import Backend
 
 _VERSIONS = count(1)
 
@@ -70,6 +72,12 @@ class PoolMembership:
     dirty: DirtySet = field(default_factory=DirtySet)
     version: int = field(default_factory=lambda: next(_VERSIONS))
     """Number that is another one after each change of the members, and in each new instance."""
+    backends: dict[str, tuple[Backend, ...]] = field(default_factory=dict)
+    """Member, or node that the brake may retain → its addresses behind the pool's Service."""
+    backends_version: int = 0
+    """Number that is another one after each change of `backends`."""
+    service_name_taken: str | None = None
+    """Reason why the pool cannot have the Service of its name; empty: it can; None: not known yet."""
     merge_at: float | None = None
     """Earliest time of the next merge of slices (monotonic seconds)."""
     matched: bool = True
@@ -105,12 +113,11 @@ class PoolMembership:
         return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
     def update(self, node: str, view: NodeView | None, silence: MatchResult | None = None) -> bool:
-        """Match one node (None: deleted). Return True if the result or the exceptions differ from the previous ones.
+        """Match one node (None: deleted). Return True if the result, or what clients get of the node, differs.
 
         `silence`: the result of `match_silence`, if no other requirement can have another result than before. A node
         that was not matched before is matched with all of them.
         """
-        version = self.version
         former, reason = self.members.get(node), self.criteria.get(node)
         if silence and reason is not None and reason is not Criterion.OFFLINE:
             return False  # another requirement keeps it out
@@ -118,11 +125,11 @@ class PoolMembership:
         result = silence if silence and known else self._match(view)
         state, criterion, unreachable = result.state, result.criterion, result.unreachable
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
-        if self.services.active:
-            self._update_exception(node, view if state is not None else None)
+        moved = self._update_exception(node, view if state is not None else None)
+        moved |= self._update_backends(node, view if state is not None or unreachable is not None else None)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and reason == criterion:
-            return self.version != version
+            return moved
         if before != after:
             self.dirty.status, self.version = True, next(_VERSIONS)
         self._remove(node, former)
@@ -144,17 +151,34 @@ class PoolMembership:
     def _match(self, view: NodeView | None) -> MatchResult:
         return first_failure(view, self._predicates) if view else NO_RESULT
 
-    def _update_exception(self, node: str, member: NodeView | None) -> None:
-        """Note which services of a member meet the pool; only Redis needs it, so the pool is not dirty."""
+    def _update_exception(self, node: str, member: NodeView | None) -> bool:
+        """Note which services of a member meet the pool; only Redis needs it. Return True if they differ."""
+        if not self.services.active:
+            return False
         report = member.node.report if member else None
         services = self.services.exceptions(report) if report else None
         if services == self.exceptions.get(node):
-            return
+            return False
         self.version = next(_VERSIONS)
         if services is None:
             del self.exceptions[node]
         else:
             self.exceptions[node] = services
+        return True
+
+    def _update_backends(self, node: str, view: NodeView | None) -> bool:
+        """Record the addresses of a node behind the Service. Return True if they differ from the previous ones."""
+        if self.spec.service is None:
+            return False
+        found = backends(view, self.spec) if view else ()
+        if found == self.backends.get(node, ()):
+            return False
+        self.backends_version = next(_VERSIONS)
+        if found:
+            self.backends[node] = found
+        else:
+            del self.backends[node]
+        return True
 
     def carry_over(self, former: "PoolMembership") -> None:
         """Take over the state from before a change of the spec."""

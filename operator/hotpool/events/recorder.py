@@ -160,6 +160,11 @@ class EventRecorder:
     def _current_slices(self, pool: Pool) -> dict[str, _SliceState]:
         return {name: _slice_state(item) for name, item in self._cache.slices.get(pool.meta.name, {}).items()}
 
+    def service_repaired(self, pool: Meta, names: Iterable[str]) -> None:
+        """Record that a pool's Service or EndpointSlices, which another client changed, were repaired."""
+        group = Group.of("object", names, rest=" changed by another client: repaired")
+        self._add_for(Kind.POOL, pool, EventDraft("ServiceRepaired", "UpdateService", (group,), warning=True))
+
     def pool_status(self, pool: Pool, status: PoolStatus) -> None:
         """Record changed conditions of a pool whose status was stored."""
         self._conditions(Kind.POOL, pool.meta, _stored_conditions(pool.status.conditions), status.conditions)

@@ -233,6 +233,7 @@ def _pool(body: Json) -> Pool:
         status=_status(pool.PoolStatus, body),
         paused=_paused(body),
         owner=_owner(body, "NodePoolGenerator").get("uid"),
+        created=_string(body["metadata"].get("creationTimestamp")),
         problem=problem,
     )
 

@@ -23,6 +23,8 @@ _PAGE: Final = 500
 _LEASES: Final = "coordination.k8s.io/v1"
 _ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
+_REVIEWS: Final = "authorization.k8s.io/v1"
+_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _FORBIDDEN: Final = 403
 
 
@@ -134,6 +136,32 @@ class Reader:
         async for item in self._each_raw_of(group_version, plural, **selectors):
             yield msgspec.json.decode(item)
 
+    async def get_of(self, group_version: str, plural: str, name: str) -> Json | None:
+        """Return one object of a resource in the namespace, or None if there is none. Raises ApiUnavailable."""
+        url_path = path(group_version, "namespaces", self._namespace, plural, name)
+        found: Json | None = await self._get(url_path, group_version.partition("/")[0], f"{plural}/{name}")
+        return found
+
+    async def metadata_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
+        """Yield nothing but the metadata of all objects of one resource in the namespace. Raises as `each_of`."""
+        url_path = path(group_version, "namespaces", self._namespace, plural)
+        group = group_version.partition("/")[0]
+        async for item in _items(self._api, url_path, selectors, group, accept=_METADATA):
+            yield msgspec.json.decode(item)["metadata"]
+
+    async def may(self, verb: str, group: str, resource: str) -> bool:
+        """Return True if this account has a right in the namespace. Raises ApiUnavailable."""
+        attributes = {"namespace": self._namespace, "verb": verb, "group": group, "resource": resource}
+        review = {
+            "apiVersion": _REVIEWS,
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        url_path = path(_REVIEWS, "selfsubjectaccessreviews")
+        pending = request(self._api, "POST", url_path, body=review, seconds=READ_TIMEOUT)
+        answer = await asked(pending, "create", "selfsubjectaccessreviews", _REVIEWS.partition("/")[0])
+        return bool(answer["status"]["allowed"])
+
     def _each_raw(self, kind: Kind, **selectors: str) -> AsyncIterator[msgspec.Raw]:
         if kind is Kind.KUBE_NODE:
             return _items(self._api, path("v1", "nodes"), selectors)
@@ -145,14 +173,19 @@ class Reader:
 
 
 async def pages(
-    api: ApiClient, url_path: str, selectors: Mapping[str, str], group: str | None = None
+    api: ApiClient,
+    url_path: str,
+    selectors: Mapping[str, str],
+    group: str | None = None,
+    *,
+    accept: str = "application/json",
 ) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
     """Yield the items of each page, not decoded, and the version of the list. Raises ApiUnavailable, also half-way."""
     resource = url_path.rpartition("/")[2]
     more: Mapping[str, str] = {}
     while True:
         query = {**selectors, "limit": str(_PAGE), **more}
-        pending = request(api, "GET", url_path, query=query, seconds=READ_TIMEOUT, decode=_PAGE_OF_LIST)
+        pending = request(api, "GET", url_path, query=query, accept=accept, seconds=READ_TIMEOUT, decode=_PAGE_OF_LIST)
         page: _Page = await asked(pending, "list", resource, group)
         yield page.items or [], page.metadata.resourceVersion
         if not page.metadata.continue_:
@@ -161,9 +194,14 @@ async def pages(
 
 
 async def _items(
-    api: ApiClient, url_path: str, selectors: Mapping[str, str], group: str | None = None
+    api: ApiClient,
+    url_path: str,
+    selectors: Mapping[str, str],
+    group: str | None = None,
+    *,
+    accept: str = "application/json",
 ) -> AsyncIterator[msgspec.Raw]:
-    async for items, _ in pages(api, url_path, selectors, group):
+    async for items, _ in pages(api, url_path, selectors, group, accept=accept):
         for item in items:
             yield item
 

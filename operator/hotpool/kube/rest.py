@@ -52,12 +52,15 @@ async def request(
     query: Mapping[str, str] = _NOTHING,
     body: Any = None,
     content_type: str = "application/json",
+    accept: str = "application/json",
     seconds: float,
     decode: Callable[[bytes], Any] = msgspec.json.decode,
 ) -> Any:
     """Return the decoded JSON of a successful request. Raise ApiException for an unsuccessful one, else as `send`."""
     response = await read(
-        await send(api, method, url_path, query=query, body=body, content_type=content_type, seconds=seconds)
+        await send(
+            api, method, url_path, query=query, body=body, content_type=content_type, accept=accept, seconds=seconds
+        )
     )
     try:
         return decode(response)
@@ -75,13 +78,14 @@ async def send(
     query: Mapping[str, str] = _NOTHING,
     body: Any = None,
     content_type: str = "application/json",
+    accept: str = "application/json",
     seconds: float,
 ) -> aiohttp.ClientResponse:
     """Return the response of any status before its body is read. Raise one of CONNECTION_ERRORS without a response.
 
     `seconds`: the time-out, which includes the reading of the body.
     """
-    headers = {"Accept": "application/json", "Content-Type": content_type}
+    headers = {"Accept": accept, "Content-Type": content_type}
     # The body bypasses param_serialize, which would copy it deeply.
     _, url, headers, _, _ = await api.param_serialize(
         method, url_path, query_params=list(query.items()), header_params=headers

@@ -40,6 +40,8 @@ class KubeWriter:
     _api: ApiClient
     _namespace: str
     _leadership: Leadership
+    _sink: str = "kubernetes"
+    """Name of the target in metrics."""
 
     async def write_slice(self, pool: Pool, write: SliceWrite) -> Json | None:
         """Create, update or delete a slice. Return the stored object, or None after a deletion."""
@@ -106,14 +108,14 @@ class KubeWriter:
 
     async def delete(self, kind: Kind, known: Meta) -> None:
         """Delete the object with this uid and version."""
-        await self._send("delete", "DELETE", kind, known.name, body=_preconditions(known.uid, str(known.version)))
+        await self._send("delete", "DELETE", kind, known.name, body=preconditions(known.uid, str(known.version)))
 
     async def delete_lease(self, lease: Heartbeat) -> None:
         """Delete the Lease of a node, unless it was renewed meanwhile. A missing Lease is not an error."""
         name = f"{meta.LEASE_PREFIX}{lease.node}"
         url_path = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
         with suppress(StaleError):
-            body = _preconditions(lease.uid, lease.version)
+            body = preconditions(lease.uid, lease.version)
             await self.send("delete", "DELETE", url_path, Key(Kind.NODE, lease.node), body=body)
 
     async def _create(self, kind: Kind, body: Json) -> Json:
@@ -160,13 +162,13 @@ class KubeWriter:
                 self._api, method, url_path, query=query, body=body, content_type=content_type, seconds=WRITE_TIMEOUT
             )
         except (ApiException, *CONNECTION_ERRORS) as error:
-            WRITES.labels("kubernetes", verb, "error").inc()
+            WRITES.labels(self._sink, verb, "error").inc()
             raise _to_write_error(error, key) from None
-        WRITES.labels("kubernetes", verb, "ok").inc()
+        WRITES.labels(self._sink, verb, "ok").inc()
         return dict(response)
 
 
-def _preconditions(uid: str, version: str) -> Json:
+def preconditions(uid: str, version: str) -> Json:
     """Return the options of a deletion that applies to one version of one object."""
     return {"preconditions": {"uid": uid, "resourceVersion": version}}
 

@@ -74,6 +74,15 @@ def test_a_report_with_ten_thousand_services_is_refused_and_the_stored_one_stays
     assert found["status"]["report"]["sequence"] == 1
 
 
+def service_of(*types: str, port: int | None = None, **more: Any) -> dict[str, Any]:
+    """Return the spec of a pool that requires asr and nmt, with a Service that has these ports."""
+    ports = [{"type": type_, "port": port or 80 + number} for number, type_ in enumerate(types)]
+    return {"requires": {"types": [{"type": "asr"}, {"type": "nmt"}]}, "service": {"ports": ports, **more}}
+
+
+TEMPLATE, UNNAMED = {"spec": service_of("asr", name="one")}, {"spec": service_of("asr")}
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "spec", "message"),
     [
@@ -83,6 +92,15 @@ def test_a_report_with_ten_thousand_services_is_refused_and_the_stored_one_stays
         ("NodePool", "p", {"requires": {"languagePairs": {"allOf": ["zh"]}}}, "should match"),
         ("NodePool", "p", {"requires": {"types": [{"type": "asr", "attributes": [{"key": "x"}]}]}}, "anyOf or allOf"),
         ("NodePool", "p", {"requires": {"types": [{"type": "asr"}, {"type": "asr"}]}}, "Duplicate value"),
+        ("NodePool", "p", service_of("asr", name="1st"), "should match"),
+        ("NodePool", "p", service_of("asr", name="s" * 64), "may not be more than 63|at most 63|longer than 63"),
+        ("NodePool", "1st", service_of("asr"), "the name of a Service begins with a letter"),
+        ("NodePool", "p", service_of("tts"), "must be one of requires.types"),
+        ("NodePool", "p", service_of("asr", "asr"), "Duplicate value"),
+        ("NodePool", "p", service_of("asr", "nmt", port=80), "two ports have the same number"),
+        ("NodePool", "p", service_of("asr", clusterIP="10.96.0.1"), "supported values"),
+        ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}}, "template": TEMPLATE}, "not allowed in a template"),
+        ("NodePoolGenerator", "1st", {"rule": {"hash": {"count": 2}}, "template": UNNAMED}, "begins with a letter"),
         ("NodePoolGenerator", "g", {"rule": {}}, "exactly one of"),
         ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}, "languagePairs": {}}}, "exactly one of"),
         ("NodeCapability", "n" * 201, {}, "at most 200"),

@@ -58,6 +58,8 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
             "clientsFrom": [{"podSelector": {}}],
         }
     },
+    "services": {"services": {"enabled": True}, "endpoints": {"allowedCIDRs": ["10.0.0.0/8", "fd00::/8"]}},
+    "services without ranges": {"services": {"enabled": True}},
     "viewers": {"viewer": {"subjects": [{"kind": "Group", "name": "speech", "apiGroup": "rbac.authorization.k8s.io"}]}},
     "within another chart": {"global": {"team": "speech"}},
     "by digest": {"image": {"digest": f"sha256:{'0' * 64}", "pullSecrets": ["registry"]}},

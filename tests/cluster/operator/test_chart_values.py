@@ -51,6 +51,7 @@ EFFECTS: Final[dict[str, tuple[Any, str]]] = {
     "endpoints.deniedCIDRs": (["10.1.0.0/16"], '"HOTPOOL_ENDPOINTS_DENIED_CIDRS", "value": "10.1.0.0/16"'),
     "endpoints.serviceCIDRs": (["10.2.0.0/16"], '"HOTPOOL_ENDPOINTS_SERVICE_CIDRS", "value": "10.2.0.0/16"'),
     "endpoints.trustAgents": (False, '"HOTPOOL_ENDPOINTS_TRUST_AGENTS", "value": "false"'),
+    "services.enabled": (True, '"HOTPOOL_SERVICES", "value": "true"'),
     "redis.url": ("rediss://mark-14", '"rediss://mark-14"'),
     "redis.cluster": (True, '"HOTPOOL_REDIS_CLUSTER"'),
     "redis.sentinels": (["mark-15:26379"], '"mark-15:26379"'),

@@ -94,8 +94,13 @@ def test_frozen_writes_of_kubernetes_delay_no_stop_in_redis_and_catch_up(relayed
 
 
 @contextmanager
-def frozen_writes(fleet: Fleet) -> Iterator[None]:
-    """Let the operator's writes to objects of hotpool hang in an admission webhook that accepts connections only."""
+def frozen_writes(
+    fleet: Fleet, group: str = "hotpool.dev", probe: str = f"nodepoolslices/{DURING[0]}-0"
+) -> Iterator[None]:
+    """Let the operator's writes to objects of a group hang in an admission webhook that accepts connections only.
+
+    `probe`: resource and name of an object by which the test finds out that they do.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         name = f"{fleet.namespace}.hotpool.dev"
         account = f"system:serviceaccount:{fleet.namespace}:hotpool-operator"
@@ -103,7 +108,7 @@ def frozen_writes(fleet: Fleet) -> Iterator[None]:
             "name": name,
             "clientConfig": {"url": f"https://127.0.0.1:{silent.getsockname()[1]}/"},
             "matchConditions": [{"name": "operator", "expression": f"request.userInfo.username == '{account}'"}],
-            "rules": [{"apiGroups": ["hotpool.dev"], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}],
+            "rules": [{"apiGroups": [group], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}],
             "timeoutSeconds": 30,
             "sideEffects": "None",
             "admissionReviewVersions": ["v1"],
@@ -111,16 +116,16 @@ def frozen_writes(fleet: Fleet) -> Iterator[None]:
         kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
         fleet.apply({**kind, "metadata": {"name": name}, "webhooks": [webhook]})
         try:
-            wait_for("the webhook is active", lambda: hangs(fleet))
+            wait_for("the webhook is active", lambda: hangs(fleet, probe))
             yield
         finally:
             fleet.kubectl("delete", "validatingwebhookconfiguration", name)
 
 
-def hangs(fleet: Fleet) -> bool:
+def hangs(fleet: Fleet, probe: str) -> bool:
     """Return True if a write of the operator's account hangs. It changes nothing."""
     account = f"system:serviceaccount:{fleet.namespace}:hotpool-operator"
-    words = ("delete", "nodepoolslices", f"{DURING[0]}-0", "--dry-run=server", "--as", account, "--request-timeout=1s")
+    words = ("delete", probe, "--dry-run=server", "--as", account, "--request-timeout=1s")
     try:
         fleet.kubectl(*words)
     except RuntimeError as error:

@@ -258,6 +258,14 @@ async def test_why_of_a_dry_run_shows_the_nodes_that_would_join(hotpool: Run, re
     assert "Mode DryRun: 1 node would be members." in (await hotpool("why", "--pool", "dry")).lines
 
 
+async def test_why_of_a_pool_says_why_it_has_no_service(hotpool: Run, reads: ReadApi) -> None:
+    message = "Service served exists and is not of this pool"
+    stored = {**condition("ServiceNameTaken", "True", "NotOurs"), "message": message}
+    reads.put({**pool_object("served", requires=SPEECH), "status": {"conditions": [stored]}})
+    assert f"No Service: {message}." in (await hotpool("why", "--pool", "served")).lines
+    assert json.loads((await hotpool("why", "--pool", "served", "-o", "json")).out)["missingService"] == message
+
+
 @pytest.mark.parametrize(
     ("stored", "reason", "expected"),
     [

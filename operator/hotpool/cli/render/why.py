@@ -10,6 +10,7 @@ from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, listing, plural, print_line, table
 from hotpool.common.durations import ago
 from hotpool.core.explain.explain import Explanation, MembershipState, PoolExplanation
+from hotpool.core.explain.remarks import missing_service
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.matching import MatchResult, describe_endpoint
 from hotpool.core.model import Pool
@@ -91,6 +92,8 @@ def show_pool(pool: Pool, summary: PoolExplanation, nearest: Sequence[Explanatio
     print_line(Text.assemble((f"{pool.meta.name}: ", BOLD), f"{members}, {sum(summary.reasons.values())} out"))
     if summary.pending:
         print_line(f"{_unwritten(pool, summary.pending)}.")
+    if problem := missing_service(pool):
+        print_line(f"No Service: {problem}.")
     if not summary.reasons:
         return
     rows = [(criterion, str(count)) for criterion, count in summary.reasons.most_common()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hotpool.api.slice import MemberState
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.kube_node_health import SHUTDOWN_TAINTS
-from hotpool.core.model import Liveness, NodeView
+from hotpool.core.model import Liveness, NodeView, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,12 @@ def node_remarks(facts: NodeFacts, state: MemberState | None) -> Iterable[Remark
     yield from _drain_remarks(facts)
     if state == "Suspect":
         yield from _suspect_remarks(facts)
+
+
+def missing_service(pool: Pool) -> str | None:
+    """Return why the pool has no Service although its spec asks for one, as the operator found (requirement D12)."""
+    problems = {c.type: c.message for c in pool.status.conditions if c.status == "True"}
+    return problems.get("ServiceNotAllowed") or problems.get("ServiceNameTaken")
 
 
 def _drain_remarks(facts: NodeFacts) -> Iterable[Remark]:

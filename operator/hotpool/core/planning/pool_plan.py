@@ -21,7 +21,9 @@ from hotpool.core.pool_membership import PoolMembership
 
 MERGE_SECONDS: Final = 60.0
 """Least time between two merges of slices of one pool (requirement D7)."""
-CONDITION_TYPES: Final = frozenset({"Ready", "MassSilence", "UnknownRequirement", "Paused"})
+CONDITION_TYPES: Final = frozenset(
+    {"Ready", "MassSilence", "UnknownRequirement", "Paused", "ServiceNotAllowed", "ServiceNameTaken"}
+)
 """Conditions of a pool that the operator writes."""
 
 
@@ -56,10 +58,11 @@ def plan_pool(
     timestamp: str,
     *,
     ageing: bool = False,
+    service_refusal: str = "",
 ) -> PoolPlan:
     """Plan one pool. `slices`: observed ones by name; `now`: monotonic seconds; `timestamp`: RFC 3339.
 
-    `ageing`: see `plan_members`.
+    `ageing`: see `plan_members`. `service_refusal`: reason why no pool may have a Service; empty: pools may.
     """
     pool = membership.pool
     if pool.paused or pool.problem:
@@ -85,6 +88,7 @@ def plan_pool(
         _ready(pool, counts["Ready"]),
         *_mass_silence_conditions(membership, retained),
         *_unknown_types(pool, known_types),
+        *_service_conditions(membership, service_refusal),
     ]
     return PoolPlan(
         slices={f"{pool.meta.name}-{index}": members for index, members in packing.items()},
@@ -209,6 +213,19 @@ def _unknown_types(pool: Pool, known: Mapping[str, int]) -> list[ConditionUpdate
     return [
         ConditionUpdate("UnknownRequirement", "True", "UnknownType", f"no node reports the types: {', '.join(unknown)}")
     ]
+
+
+def _service_conditions(membership: PoolMembership, refusal: str) -> list[ConditionUpdate]:
+    """Return why the pool has no Service although its spec asks for one (requirement D12)."""
+    pool, taken = membership.pool, membership.service_name_taken
+    if pool.spec.service is None:
+        return []
+    if refusal:
+        return [ConditionUpdate("ServiceNotAllowed", "True", "NotAllowed", refusal)]
+    if taken is None:  # not known yet: keep the condition, so that a restart writes nothing
+        known = (condition for condition in pool.status.conditions if condition.type == "ServiceNameTaken")
+        return [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in known]
+    return [ConditionUpdate("ServiceNameTaken", "True", "NotOurs", taken)] if taken else []
 
 
 def _packing(pool: Pool, slices: Mapping[str, Slice]) -> Packing:
