@@ -31,7 +31,7 @@ _NONE: Final = NodeEndpoints()
 
 @dataclass(slots=True)
 class _Entry:
-    """What one node claims, and what it came to."""
+    """Claims of one node, and the endpoints that follow from them."""
 
     inputs: tuple[object, ...]
     rights: Mapping[Place, int]

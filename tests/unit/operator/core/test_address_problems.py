@@ -9,7 +9,7 @@ names = st.text("abz09-", min_size=1, max_size=63)
 addresses, ports = st.ip_addresses().map(str), st.integers(1, 65535)
 reasons = st.sampled_from(["is link-local", "is in endpoints.deniedCIDRs (10.0.0.0/8)"])
 problems = st.one_of(
-    st.builds(AddressProblem, names, addresses, ports, reasons),
+    st.builds(AddressProblem, names, addresses, ports, reasons, st.none()),
     st.builds(conflict, names, addresses, ports, names, equal=st.booleans()),
 )
 
