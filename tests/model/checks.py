@@ -325,10 +325,15 @@ class Checks:
     def _redis_nodes(self) -> None:
         simulation = self.simulation
         wanted: dict[str, Any] = {}
+        usable = simulation.expected.endpoints()
         for name, entry in simulation.expected.nodes.items():
             report = ((simulation.expected.joined(name) or {}).get("status") or {}).get("report")
-            if report and not report.get("leaving") and entry.state in {"Live", "Suspect"}:
+            if not report or report.get("leaving"):
+                continue
+            if entry.state in {"Live", "Suspect"}:
                 wanted[name] = {c["type"]: (c["ready"], list(c["services"])) for c in report["capabilities"]}
+            elif entry.state in {"Offline", "Awaiting"} and not entry.expired and usable[name].usable:
+                wanted[name] = {}  # the brake may retain it as a member, which clients must reach
         found = {
             name: {type_: (ready, list(ids)) for type_, ready, _, ids in document.capabilities}
             for name, document in simulation.redis.nodes.items()
