@@ -191,9 +191,12 @@ class Actions(Simulation):
         )
 
     async def _edit_core(self, plural: str, number: int, change: str, edits: dict[str, Json]) -> None:
-        """Edit or delete an object that a pool has, unless the pool is paused."""
+        """Edit or delete an object that a pool has, unless the pool is paused, or an edit may not be repaired yet.
+
+        Without label, term and owner at once nothing shows whose object it is.
+        """
         names = sorted(self.api.core[plural])
-        if not names:
+        if not names or now() < self.services_unsettled_until:
             return
         name = names[number % len(names)]
         pool = (self.api.core[plural][name]["metadata"].get("labels") or {}).get("service.hotpool.dev/pool")
