@@ -196,7 +196,7 @@ class Actions(Simulation):
         Without label, term and owner at once nothing shows whose object it is.
         """
         names = sorted(self.api.core[plural])
-        if not names or now() < self.services_unsettled_until:
+        if not names or not self.leader or now() < self.services_unsettled_until:
             return
         name = names[number % len(names)]
         pool = (self.api.core[plural][name]["metadata"].get("labels") or {}).get("service.hotpool.dev/pool")

@@ -268,7 +268,7 @@ async def test_nodes_are_listed_in_pages_and_reduced_to_the_needed_fields() -> N
         metadata = {"name": "n0", "uid": "uid-kube-n0", "resourceVersion": "1", "labels": {"site": "a"}}
         spec, status = (
             {"unschedulable": False, "taints": None},
-            {"conditions": server.nodes["n0"]["status"]["conditions"], "addresses": None},
+            {key: server.nodes["n0"]["status"][key] for key in ("conditions", "addresses")},
         )
         assert received.bodies[0] == {"metadata": metadata, "spec": spec, "status": status}
         server.send("MODIFIED", kube_node_object("n1", version=110, cordoned=True))
