@@ -31,7 +31,7 @@ VALID: dict[Kind, Callable[[Random, str], Json]] = {
     Kind.GENERATOR: valid_generator,
     Kind.SLICE: lambda rng, name: valid_slice(rng, name, rng.choice((OWN_TYPE, "x-1-valid", "absent"))),
 }
-EXPECTED_FAILURES = {"StaleError", "RetryableError", "RejectedError"}
+EXPECTED_FAILURES = {"StaleError", "RetryableError", "UnavailableError", "RejectedError"}
 
 
 def start(fleet: Fleet) -> None:
