@@ -108,7 +108,7 @@ def test_a_report_has_the_addresses_of_the_agents_pod_and_the_endpoint_of_the_se
     report = release.get("nodecapability", node)["status"]["report"]
     assert report["addresses"] == [{"ip": ip, "source": "Pod"} for ip in ips["agent"]]
     (service,) = report["services"]
-    assert service["endpoint"] == {"addresses": ips["service"], "port": 8000, "appProtocol": None}
+    assert service["endpoint"] == {"addresses": ips["service"], "port": 8000}
     pod = release.get("pod", service["pod"]["name"])
     assert service["pod"]["uid"] == pod["metadata"]["uid"]
 
