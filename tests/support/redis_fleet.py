@@ -123,7 +123,10 @@ class RedisFleet:
 
     def put(self, observed: Observed) -> None:
         """Store an object in the cache, and write what it affects."""
-        self._add(self.cache.upsert(observed, self._clock()))
+        keys = self.cache.upsert(observed, self._clock())
+        while not self.cache.matched:
+            keys |= self.cache.match_step()
+        self._add(keys)
 
     def _add(self, keys: set[Key]) -> None:
         self.worker.add(keys, self._clock())

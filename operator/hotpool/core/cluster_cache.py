@@ -232,6 +232,7 @@ class ClusterCache:
 
         Nodes stored as silent by the former leader stay silent until a heartbeat (C4).
         """
+        yield from self.restore_from_slices(now)
         for name, tracker in list(self.nodes.items()):
             if self.nodes.get(name) is not tracker:
                 continue

@@ -101,13 +101,24 @@ class NodeLivenessTracker:
         return replace(self.view, liveness=liveness)
 
     def restore(self, now: float, wall_offset: float) -> NodeView:
-        """Return the view of a new leader: silence stored by the former leader holds until a heartbeat (C4)."""
+        """Return the view of a new leader: silence stored by the former leader holds until a heartbeat (C4).
+
+        A node that was silent when this process listed it, and of which the former leader received a heartbeat since,
+        gets a full period.
+        """
         stored = self.view.node.conditions.get("Ready")
         if stored is None or self.view.node.report is None:
             return self.view
-        if stored.status != "Unknown":
-            return self._restore_kube_problem(stored.reason)
         since = _stored_since(stored, now, wall_offset)
+        if self.last_heartbeat is None and stored.reason not in _SILENT_REASONS:
+            suspect = stored.reason == "Suspect"
+            self.last_heartbeat, self.silent_since = now, since if suspect else None
+            liveness = Liveness.SUSPECT if suspect else Liveness.LIVE
+            return self._restore_kube_problem(
+                replace(self.view, liveness=liveness, seen=True, expired=False), stored.reason
+            )
+        if stored.status != "Unknown":
+            return self._restore_kube_problem(self.view, stored.reason)
         if self.seen_at is not None and self.seen_at > since:
             return self.view
         if self.silent_since is not None:
@@ -120,18 +131,13 @@ class NodeLivenessTracker:
             return replace(self.view, liveness=Liveness.SUSPECT)
         return self.view
 
-    def _restore_kube_problem(self, reason: str) -> NodeView:
-        """Return the view with the silence of a node that never beat in the time of this process (requirement C8)."""
-        if self.seen_at is not None or not self.view.kube_unknown:
-            return self.view
-        overdue, shut_down = reason == KubeNodeProblem.UNREACHABLE, reason == NODE_SHUTDOWN
-        return (
-            replace(self.view, overdue=True)
-            if overdue
-            else replace(self.view, shut_down=True)
-            if shut_down
-            else self.view
-        )
+    def _restore_kube_problem(self, view: NodeView, reason: str) -> NodeView:
+        """Return `view` with the silence of a node that never beat in the time of this process (requirement C8)."""
+        if self.seen_at is not None or not view.kube_unknown:
+            return view
+        if reason == KubeNodeProblem.UNREACHABLE:
+            return replace(view, overdue=True)
+        return replace(view, shut_down=True) if reason == NODE_SHUTDOWN else view
 
     @property
     def was_never_judged(self) -> bool:

@@ -118,6 +118,42 @@ def test_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
     assert offline.pools["llm"].members == {"n": "Ready"}
 
 
+@pytest.mark.parametrize("listed", ["AwaitingHeartbeat", "Offline", None])
+@pytest.mark.parametrize(("stored", "state"), [("Live", "Ready"), ("Suspect", "Suspect"), ("Offline", None)])
+def test_a_standby_takes_over_a_node_that_beat_after_it_was_listed(
+    listed: str | None, stored: str, state: str | None
+) -> None:
+    """The listed Lease was the renewed one already, and the listed condition the one before."""
+    cache = ClusterCache()
+    cache.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
+    content = report(service("q", "llm"))
+    before = [condition(status="Unknown", reason=listed)] if listed else []
+    cache.upsert(node("n", content, conditions=before), 0)
+    cache.record_heartbeat(lease_of_n("1"), 0)
+    cache.gate_open = True
+    after = [condition(status="True" if stored == "Live" else "Unknown", reason=stored)]
+    cache.upsert(node("n", content, version=2, conditions=after), 1)
+    for _ in cache.on_leader_acquired(2):
+        pass
+    assert cache.pools["llm"].members.get("n") == state
+    cache.advance(2 + 4 * H - 0.01)
+    assert cache.pools["llm"].members.get("n") == (state and "Suspect")
+    cache.advance(2 + 4 * H)
+    assert cache.pools["llm"].members == {}
+
+
+def test_a_standby_takes_over_a_member_whose_condition_the_former_leader_did_not_write() -> None:
+    cache = ClusterCache()
+    cache.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
+    cache.upsert(node("n", report(service("q", "llm"))), 0)
+    cache.record_heartbeat(lease_of_n("1"), 0)
+    cache.gate_open = True
+    cache.upsert(slice_("llm", 0, "n"), 1)
+    for _ in cache.on_leader_acquired(2):
+        pass
+    assert cache.pools["llm"].members == {"n": "Ready"}
+
+
 def test_a_check_at_the_exact_deadline_takes_effect() -> None:
     """Rounding of float sums must not move the checked time before the deadline."""
     start = next(at for at in (8185.435038924 + step / 1e9 for step in range(10**6)) if (at + 3 * H) - at < 3 * H)
