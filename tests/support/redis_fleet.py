@@ -124,7 +124,7 @@ class RedisFleet:
     def put(self, observed: Observed) -> None:
         """Store an object in the cache, and write what it affects."""
         keys = self.cache.upsert(observed, self._clock())
-        while not self.cache.matched:
+        while not self.cache.matches.done:
             keys |= self.cache.match_step()
         self._add(keys)
 

@@ -54,7 +54,7 @@ def send(credential: Credential, record: str, *services: Json, sequence: int = 1
     content = {
         **REPORT,
         "sequence": sequence,
-        "intervalSeconds": 120,  # nobody renews a Lease: the nodes must not fall silent during the test
+        "intervalSeconds": 120,  # no Lease is renewed, and the nodes must not fall silent during the test
         "addresses": [{"ip": address, "source": "Catalogue"}],
         "services": list(services),
         "capabilities": [{"type": "asr", "ready": True, "services": ids}],
