@@ -139,9 +139,10 @@ class Scenario(Actions):
             await operator.manager.apply_policy(self.policy)
 
     async def do_standby(self) -> None:
-        """Start a warm standby."""
+        """Start a warm standby, unless a node is Offline and was shut down: its condition says only the former."""
         disturbed = self.lease_watch != "open" or self.events_lost or self.api.fault
-        if self.leader and not self.standby and not disturbed:
+        hidden = any(entry.off and entry.state == "Offline" for entry in self.expected.nodes.values())
+        if self.leader and not self.standby and not disturbed and not hidden:
             self.standby = standby = self._new_operator()
             await standby.manager.open_gate()
             standby.standby_tasks.append(asyncio.create_task(standby.manager.stand_by()))

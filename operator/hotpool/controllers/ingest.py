@@ -57,6 +57,7 @@ class Ingest:
 
     def on_probe_received(self, renewed: str) -> None:
         """Record the renewTime of the probe Lease that the watch delivered."""
+        self._update_watch_state()  # it may be stale although nothing looked at the time meanwhile
         self._watch_health.probe_received(renewed, self._clock())
         self._update_watch_state()
 

@@ -13,6 +13,7 @@ from tests.support.llm_fleet import no_llm, publish
 from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, now, operator, simulated, until
 
 from hotpool.core.model import Kind
+from hotpool.core.watch_health import PROBE_SECONDS, PROBE_TIMEOUT_SECONDS
 from hotpool.errors import RetryableError
 
 pytestmark = pytest.mark.timeout(60)
@@ -316,6 +317,23 @@ async def test_silence_counts_for_at_most_one_interval_after_the_last_probe_howe
         assert api.members("llm") == {"n0": "Ready"}
         fleet.watch_frozen = False
         await until(lambda: api.members("llm") == {})
+
+
+@simulated
+async def test_a_renewal_after_too_long_a_gap_gives_a_fresh_period_although_nothing_looked_at_the_time() -> None:
+    api = fleet_of(4)
+    standby = Fleet(api)
+    standby.list_leases()
+    await standby.manager.open_gate()
+    standby.manager.on_probe_received("of the former leader")
+    standby.beat()
+    await asyncio.sleep(PROBE_SECONDS + PROBE_TIMEOUT_SECONDS + 1)
+    standby.watch()
+    await standby.lead()
+    await asyncio.sleep(3 * H - 1)
+    assert api.members("llm") == dict.fromkeys(names(4), "Ready")
+    await until(lambda: api.members("llm") == dict.fromkeys(names(4), "Suspect"))
+    await standby.stop()
 
 
 # 600 seconds (C4).
