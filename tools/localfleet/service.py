@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="address on which it listens; :: for all of IPv4 and IPv6")
+    parser.add_argument("--only-ipv6", action="store_true", help="with --host ::, not at addresses of IPv4")
     parser.add_argument("--type", default="any", help="shown by GET / only")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds before it listens")
     parser.add_argument("--health-status", type=int, default=200)
@@ -46,7 +47,7 @@ def main() -> int:
     if options.exit_code is not None:
         return int(options.exit_code)
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    both = options.host == "::"  # on Linux this is a choice
+    both = options.host == "::" and not options.only_ipv6  # on Linux this is a choice
     with socket.create_server((options.host, options.port), family=family, backlog=64, dualstack_ipv6=both) as server:
         while True:
             connection, _ = server.accept()

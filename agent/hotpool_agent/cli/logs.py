@@ -21,6 +21,7 @@ _POLL_SECONDS: Final = 0.2
 _TRUNCATION_SECONDS: Final = 10.0
 """More than a rotation needs between copy and truncation, even on a busy machine."""
 _BLOCK: Final = 64 * 1024
+_Identity = tuple[int, int] | None
 
 _HELP: Final = AgentHelp(
     codes={
@@ -66,11 +67,11 @@ def logs(*, identifier: str, node: str | None, follow: bool, tail: int | None, p
 class Follower:
     """Printer of new bytes of a log file, also across its rotation."""
 
-    def __init__(self, path: Path, offset: int, out: BinaryIO) -> None:
+    def __init__(self, path: Path, tail: int | None, out: BinaryIO) -> None:
+        """Begin with the last `tail` lines; None: with all."""
         self._path = path
-        self._offset = offset
         self._out = out
-        self._rotated = _identity(previous_log(path))
+        self._rotated, self._offset = _start(path, tail)
 
     def step(self) -> None:
         """Print the new bytes."""
@@ -127,8 +128,7 @@ def last_lines(path: Path, count: int) -> int:
 
 
 def _print(path: Path, tail: int | None, *, follow: bool) -> None:
-    start = 0 if tail is None else last_lines(path, tail)
-    follower = Follower(path, start, sys.stdout.buffer)
+    follower = Follower(path, tail, sys.stdout.buffer)
     follower.step()
     while follow:
         time.sleep(_POLL_SECONDS)
@@ -151,10 +151,22 @@ def _missing(path: Path, *, previous: bool) -> str:
     return f"no log {path}; check --node and HOTPOOL_AGENT_STATE_DIR. For the log of a pod: kubectl logs"
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return inode and ctime, which differ from those of any other file at this path."""
+def _start(path: Path, tail: int | None) -> tuple[_Identity, int]:
+    """Return identity of the previous log and offset of the last `tail` lines, both of a time between two rotations."""
+    while True:
+        rotated = _identity(previous_log(path))
+        offset = 0 if tail is None else last_lines(path, tail)
+        if _identity(previous_log(path)) == rotated:
+            return rotated, offset
+
+
+def _identity(path: Path) -> _Identity:
+    """Return inode and mtime, which differ from those of the file of the former rotation; None: there is no file.
+
+    Not ctime: a backup that links the file, and people who change its mode or owner, change that, too.
+    """
     try:
         stat = path.stat()
     except FileNotFoundError:
         return None
-    return stat.st_ino, stat.st_ctime_ns
+    return stat.st_ino, stat.st_mtime_ns

@@ -6,9 +6,9 @@ Must stay quick to import.
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from hotpool.common import exit_codes
 
@@ -24,8 +24,8 @@ def tolerant_output() -> Iterator[None]:
     with BROKEN_PIPE; after another error with FAILED, and the cause is on standard error. Text is lost that standard
     error does not take.
     """
-    sys.stderr = _stream(sys.stderr, _ErrorFile, _ERROR)
-    sys.stdout = _stream(sys.stdout, _OutputFile, _OUTPUT)
+    sys.stderr = _stream(sys.stderr, lambda: _ErrorFile(_ERROR, "wb", closefd=False))
+    sys.stdout = _stream(sys.stdout, lambda: _OutputBuffer(io.FileIO(_OUTPUT, "wb", closefd=False)))
     try:
         yield
     finally:
@@ -33,18 +33,24 @@ def tolerant_output() -> Iterator[None]:
         sys.stdout.flush()
 
 
-def _stream(stream: Any, kind: type[io.FileIO], descriptor: int) -> io.TextIOWrapper:
-    """Return a stream over a file of `kind`, with the encoding of `stream`. None: the program was started without."""
+def _stream(stream: Any, open_file: Callable[[], io.FileIO | io.BufferedWriter]) -> io.TextIOWrapper:
+    """Return a stream over a file, with the encoding of `stream`. None: the program was started without."""
     if stream is None:
         return io.TextIOWrapper(open(os.devnull, "wb"))  # noqa: PTH123 - it stays open
-    buffered = io.BufferedWriter(kind(descriptor, "wb", closefd=False))
     return io.TextIOWrapper(
-        buffered, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+        open_file(),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
     )
 
 
 class _ErrorFile(io.FileIO):
-    """Standard error, where a failed write has no effect."""
+    """Standard error, where a failed write has no effect.
+
+    It has no buffer below the text: Ctrl-C after a write, but before this method returns, would leave the written bytes
+    in it, and they would be written a second time.
+    """
 
     def write(self, data: Any) -> int:
         try:
@@ -53,17 +59,34 @@ class _ErrorFile(io.FileIO):
             return len(data)
 
 
-class _OutputFile(io.FileIO):
-    """Standard output, where a failed write ends the program."""
+class _OutputBuffer(io.BufferedWriter):
+    """Buffer of standard output, where a failed write ends the program.
+
+    The buffer and not the file below it: see `_ErrorFile`. FileIO itself returns before a signal is handled.
+    """
 
     def write(self, data: Any) -> int:
-        try:
+        with _ending_on_error():
             return super().write(data)
-        except BrokenPipeError:
-            code = exit_codes.BROKEN_PIPE
-        except OSError as error:
-            print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)  # noqa: T201
-            code = exit_codes.FAILED
-        # What is still buffered must not fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
-        raise SystemExit(code)
+
+    def flush(self) -> None:
+        with _ending_on_error():
+            super().flush()
+
+
+@contextmanager
+def _ending_on_error() -> Iterator[None]:
+    """End the program if the block raises OSError."""
+    try:
+        yield
+    except BrokenPipeError:
+        _end(exit_codes.BROKEN_PIPE)
+    except OSError as error:
+        print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)  # noqa: T201
+        _end(exit_codes.FAILED)
+
+
+def _end(code: int) -> NoReturn:
+    """Raise SystemExit. What is still buffered must not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
+    raise SystemExit(code)

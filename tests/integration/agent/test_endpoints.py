@@ -232,7 +232,7 @@ def test_the_agent_finds_its_addresses_by_its_routes_and_follows_them(
     """The API server is on loopback, so the default routes count. `port` is free in the new network, too."""
     only_v4, only_v6, loopback = (free_port() for _ in range(3))
     services = auto("four", only_v4, "--host", "0.0.0.0")  # noqa: S104 - in a network of its own
-    services += auto("six", only_v6, "--host", "::") + auto("s", loopback)
+    services += auto("six", only_v6, "--host", "::", "--only-ipv6") + auto("s", loopback)
     found = environment.copy()
     del found["HOTPOOL_AGENT_ADVERTISE"]
 

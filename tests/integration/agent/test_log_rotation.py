@@ -4,6 +4,7 @@ Requirements A11, F5.
 """
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ import pytest
 from tests.support.agent_process import Command, finish, spawn
 from tests.support.agent_run import eventually
 
+from hotpool_agent.cli import logs
+from hotpool_agent.cli.logs import Follower
 from hotpool_agent.paths import log_file, log_folder, previous_log
 from hotpool_agent.services import log_rotation
 from hotpool_agent.services.log_rotation import rotate, rotate_forever
@@ -257,6 +260,42 @@ async def test_logs_follow_waits_for_a_slow_rotation_but_not_for_one_that_never_
         process.send_signal(signal.SIGINT)
         await finish(process)
     assert seen == list(range(105))
+
+
+async def test_logs_follow_repeats_nothing_when_the_previous_log_is_linked_and_its_mode_changes(
+    tmp_path: Path,
+) -> None:
+    """As a backup does, or people who let others read it."""
+    path, out = tmp_path / "s.log", io.BytesIO()
+    path.write_bytes(b"1\n2\n")
+    assert rotate(path) is None
+    path.write_bytes(b"3\n")
+    follower = Follower(path, None, out)
+    follower.step()
+    previous_log(path).chmod(0o640)
+    follower.step()
+    (tmp_path / "backup").hardlink_to(previous_log(path))
+    follower.step()
+    assert out.getvalue() == b"3\n"
+
+
+async def test_logs_follow_starts_with_the_last_lines_of_a_file_that_is_rotated_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "s.log", io.BytesIO()
+    path.write_bytes(b"1\n2\n")
+    look, rotations = logs.last_lines, iter([rotate])
+
+    def last_lines(file: Path, count: int) -> int:
+        offset = look(file, count)
+        for rotate_once in rotations:
+            rotate_once(file)
+            file.write_bytes(b"3\n4\n5\n")
+        return offset
+
+    monkeypatch.setattr(logs, "last_lines", last_lines)
+    Follower(path, 2, out).step()
+    assert out.getvalue() == b"4\n5\n"
 
 
 async def _read_up_to(stdout: asyncio.StreamReader, seen: list[int], last: int) -> None:

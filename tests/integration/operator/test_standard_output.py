@@ -1,19 +1,25 @@
 """Both programs on any terminal, with any reader, and for a user without a home directory (requirement F5)."""
 
+import fcntl
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from localfleet.process import wait_for
+
 AGENT: Final = (sys.executable, "-m", "hotpool_agent")
 OPERATOR: Final = (sys.executable, "-m", "hotpool")
 HELP: Final = [(*AGENT, "--help"), (*OPERATOR, "top", "--help")]
+PAGE: Final = os.sysconf("SC_PAGESIZE")
 NAME: Final = "模型é🏆"
 HOMELESS: Final = """
 import os, pwd, runpy, sys
@@ -72,6 +78,30 @@ def test_a_reader_that_has_ended_ends_the_output_of_a_log(tmp_path: Path, monkey
     monkeypatch.setenv("HOTPOOL_AGENT_STATE_DIR", str(tmp_path))
     result = with_closed_reader(*AGENT, "logs", "s", "--node", "n1")
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+def unread(reader: int) -> int:
+    """Return the number of bytes in a pipe."""
+    return int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_ctrl_c_during_a_write_repeats_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write of two pages has written the first one when the signal ends it."""
+    log = tmp_path / "n1" / "logs" / "s.log"
+    log.parent.mkdir(parents=True)
+    lines = b"".join(b"%07d\n" % number for number in range(2 * PAGE // 8))
+    log.write_bytes(lines)
+    monkeypatch.setenv("HOTPOOL_AGENT_STATE_DIR", str(tmp_path))
+    reader, writer = os.pipe()
+    assert fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PAGE) == PAGE
+    words = (*AGENT, "logs", "s", "-f", "--node", "n1")
+    with subprocess.Popen(words, stdout=writer, stderr=subprocess.PIPE) as process, os.fdopen(reader, "rb") as output:
+        os.close(writer)
+        wait_for("the pipe is full", lambda: unread(reader) == PAGE)
+        process.send_signal(signal.SIGINT)
+        printed = output.read()
+        assert process.stderr
+        assert (process.wait(60), printed, process.stderr.read()) == (130, lines, b"")
 
 
 @pytest.mark.parametrize("words", HELP, ids=lambda words: words[2])

@@ -34,6 +34,7 @@ class _Entry:
     """Claims of one node, and the endpoints that follow from them."""
 
     inputs: tuple[object, ...]
+    policy: AddressPolicy
     rights: Mapping[Place, int]
     pods: PodClaims
     result: NodeEndpoints = _NONE
@@ -54,11 +55,11 @@ class EndpointIndex:
         if report is None or report.leaving:
             return _with(view, _NONE), self.remove(name)
         known, pods = self._entries.get(name), pod_claims_of(view)
-        inputs = (*_inputs(view), self.policy, tuple(map(self.pods.observed, pods)))
-        if known is not None and known.inputs == inputs:
+        inputs = (*_inputs(view), *map(self.pods.state, pods))
+        if known is not None and known.inputs == inputs and known.policy == self.policy:
             return _with(view, known.result), set()
         claims = tuple(claims_of(view, self.policy, self.pods))
-        entry = _Entry(inputs, _rights(claims, self.policy, alive=_is_alive(view)), pods)
+        entry = _Entry(inputs, self.policy, _rights(claims, self.policy, alive=_is_alive(view)), pods)
         self._entries[name] = entry
         self.pods.claim(name, known.pods if known else {}, pods)
         others = self._claim(name, known.rights if known else {}, entry.rights)
@@ -74,9 +75,12 @@ class EndpointIndex:
         return self._claim(node, known.rights, {})
 
     def applied(self, view: NodeView) -> NodeView:
-        """Return the view of a node with the endpoints that it has now, after a change of another one."""
+        """Return the view of a node with the endpoints that it has now, after a change of another one.
+
+        One that is still to be judged by another policy keeps those that it has: its rights are those of the former.
+        """
         entry = self._entries.get(view.node.meta.name)
-        if entry is None:
+        if entry is None or entry.policy != self.policy:
             return view
         entry.result = self._result(view, claims_of(view, self.policy, self.pods), entry.result)
         return _with(view, entry.result)

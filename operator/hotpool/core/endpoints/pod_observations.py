@@ -52,9 +52,9 @@ class PodObservations:
         self._observed[pod] = found or self._observed.get(pod)
         return tuple(self._claims[pod])
 
-    def observed(self, pod: PodReference) -> PodAddresses | None:
-        """Return what was read of a pod, or None."""
-        return self._observed.get(pod)
+    def state(self, pod: PodReference) -> tuple[object, ...]:
+        """Return a value that differs whenever the judgement of a claim of the pod may differ."""
+        return self.is_pending(pod), self._observed.get(pod)
 
     def confirms(self, pod: PodReference, node: str, address: str) -> bool:
         """Return True if the pod runs on the node and has the address."""

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Final
 
 from tests.support.builders import kube_node, node, open_cache, report, service
 
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.endpoints.address_policy import AddressPolicy
-from hotpool.core.model import Endpoint, Key, Kind, Node, NodeView
+from hotpool.core.model import Endpoint, Key, Kind, Node, NodeView, PodReference
+
+POD: Final = PodReference("a", "p", "uid-p")
 
 
 def reporting(name: str, *, ip: str = "10.0.3.7", port: int = 6007, people: tuple[str, ...] = (), **more: Any) -> Node:
@@ -112,3 +114,30 @@ def test_loopback_addresses_are_for_picks_only_and_only_where_the_setting_allows
 def test_without_trust_in_agents_only_addresses_that_more_than_the_agent_vouch_for_are_used() -> None:
     assert not view(cache_of(reporting("n"), trust_agents=False)).endpoints
     assert view(cache_of(reporting("n", people=("10.0.3.7",)), trust_agents=False)).endpoints
+
+
+def test_a_claim_for_a_pod_that_cannot_be_read_is_a_conflict_once_that_is_known() -> None:
+    claimed = service("w", "asr", endpoint={"addresses": ["10.0.3.7"], "port": 6007}, pod=POD._asdict())
+    cache = cache_of(reporting("n"), node("m", report(claimed)))
+    assert not view(cache, "m").endpoints
+    assert not view(cache, "m").address_problems, "the pod is about to be read"
+    assert Key(Kind.NODE, "m") in cache.observe_pod(POD, None)
+    assert [problem.rival for problem in view(cache, "m").address_problems] == ["n"]
+
+
+def test_a_conflict_between_nodes_of_which_only_one_is_judged_by_the_new_policy_yet() -> None:
+    """The first node loses its claim by the new policy, and the second one gets another one by it."""
+    before, after = (ip_network("10.97.0.0/16"),), (ip_network("10.0.3.0/24"),)
+    cache = cache_of(reporting("n"), service_cidrs=before)
+    both = report(
+        service("w", "asr", endpoint={"addresses": ["10.0.3.7"], "port": 6007}),
+        service("x", "asr", endpoint={"addresses": ["10.97.0.1"], "port": 6007}),
+    )
+    cache.upsert(node("m", both), 0)
+    for _ in cache.apply_policy(AddressPolicy(service_cidrs=after)):
+        pass
+    assert not view(cache, "n").endpoints
+    assert view(cache, "m").endpoints.keys() == {"x"}
+    assert [problem.reason for problem in view(cache, "m").address_problems] == [
+        "is in the range of Services (10.0.3.0/24)"
+    ]

@@ -48,5 +48,5 @@ def test_a_pod_that_no_node_claims_is_forgotten() -> None:
     pods.claim("n", {POD: ("10.1.1.1",)}, {})
     assert not pods.is_claimed(POD)
     assert pods.observe(POD, AT_N) == ()
-    assert pods.observed(POD) is None
+    assert pods.is_pending(POD)
     assert pods.take_unread() == set()
