@@ -117,7 +117,9 @@ class ServiceController:
             freed = await self._write(work, objects)
         if work.is_partial:
             recheck_at = self._next_round[name]
-        if not taken:  # else the name is looked at again whenever the pool is due
+        if taken:  # the name is looked at again whenever the pool is due
+            self._current.pop(name, None)
+        else:
             self._current[name] = (inputs, recheck_at)
         return Result(requeue_at=recheck_at, dirty=[*news, *freed], change=None if work.is_empty else work.change)
 

@@ -379,6 +379,21 @@ async def test_of_two_pools_with_one_name_the_older_one_has_the_service_until_it
 
 
 @simulated
+async def test_a_pool_whose_name_an_older_pool_took_for_a_while_has_its_service_again() -> None:
+    api = service_fleet(1)
+    put_pool(api, "young", {"name": "speech"}, created=2)
+    async with operator(api) as fleet:
+        api.edit(Kind.POOL, "asr", {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
+        await until(lambda: "speech" not in api.core[SERVICES], NAME_SECONDS)
+        await fleet.beating(2 * NAME_SECONDS)
+        assert api.conditions(Kind.POOL, "young")["ServiceNameTaken"] == ("True", "NotOurs")
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "asr"}}})
+        await until(lambda: set(api.endpoints("speech")) == addresses(range(1)), NAME_SECONDS)
+        await until(lambda: "ServiceNameTaken" not in api.conditions(Kind.POOL, "young"), 2.0)
+
+
+@simulated
 async def test_without_allowed_ranges_no_pool_has_a_service_and_says_so() -> None:
     api = service_fleet(2)
     async with operator(api):
