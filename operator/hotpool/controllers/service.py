@@ -93,6 +93,8 @@ class ServiceController:
             return Result()
         if service_name(pool) is None and name not in self._context.stored:
             return Result()
+        if not membership.matched:
+            return Result(postponed=True)
         inputs, recheck_at = self._current.get(name, (None, None))
         if inputs == self._inputs(membership) and (recheck_at is None or self._context.clock() < recheck_at):
             return Result(requeue_at=recheck_at)

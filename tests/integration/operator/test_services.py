@@ -25,6 +25,7 @@ from tests.support.service_fleet import (
 from tests.support.simulated_fleet import FakeRedis, refusing, simulated, until
 
 from hotpool.controllers.context import ROUND_SECONDS
+from hotpool.core import match_index
 from hotpool.core.model import Kind
 from hotpool.errors import NotLeaderError
 from hotpool.kube.writer import WRITE_TIMEOUT
@@ -298,6 +299,23 @@ async def test_a_pool_that_no_longer_asks_for_a_service_has_none() -> None:
         await fleet.beating(1)
         api.edit(Kind.POOL, "asr", {"spec": {"service": None}})
         await until(lambda: api.core == {SERVICES: {}, SLICES: {}}, 2.0)
+
+
+@simulated
+async def test_no_endpoint_goes_before_all_nodes_are_matched_with_a_changed_spec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(match_index, "_MATCHES_PER_STEP", 1)  # one node
+    api = service_fleet(20)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        written = len(api.service_writes)
+        api.edit(Kind.POOL, "asr", {"spec": {"minMembers": 3}})
+        await asyncio.sleep(0)  # the event arrives
+        assert not fleet.cache.matches.done
+        await fleet.beating(2 * ROUND_SECONDS)
+        assert fleet.cache.matches.done
+        assert len(api.service_writes) == written
 
 
 @simulated
