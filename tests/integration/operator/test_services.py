@@ -481,6 +481,33 @@ def _refused() -> BaseException:
 
 
 @simulated
+async def test_a_refused_creation_keeps_no_endpoint_that_ended() -> None:
+    api = service_fleet(1)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.service_fault = lambda verb, plural, _name: _refused() if (verb, plural) == ("create", SLICES) else None
+        publish(api, "n0", asr(address(0), 2, port=6008))
+        await until(lambda: not api.endpoints("asr"), AT_ONCE)
+        api.service_fault = no_fault
+        await until(lambda: list(api.core[SLICES]) == ["asr.asr.ipv4.6008.0"], NAME_SECONDS)
+
+
+@simulated
+async def test_a_service_whose_change_is_refused_has_current_endpoints() -> None:
+    api = service_fleet(2)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.service_fault = lambda verb, plural, _name: _refused() if (verb, plural) == ("patch", SERVICES) else None
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"ports": [{"type": "asr", "port": 81}]}}})
+        await fleet.beating(2 * ROUND_SECONDS)
+        publish(api, "n0", asr(address(0), 2, running=False))
+        await until(lambda: set(api.endpoints("asr")) == {address(1)}, AT_ONCE)
+        assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
+        api.service_fault = no_fault
+        await until(lambda: api.core[SERVICES]["asr"]["spec"]["ports"][0]["port"] == 81, NAME_SECONDS)
+
+
+@simulated
 async def test_everything_is_right_after_an_outage_and_a_write_without_a_response() -> None:
     api = service_fleet(3)
     async with operator(api) as fleet:
