@@ -1,17 +1,12 @@
-"""IP addresses as text: their one form, and those that clients can connect to. Pure."""
+"""IP addresses as text: those that clients can connect to. Pure."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
+
+from hotpool.common.ip_addresses import canonical_ip, parse_ip
 
 MAX_ADDRESSES: Final = 4
 """Addresses of a node in a report."""
-
-
-def canonical(text: str) -> str | None:
-    """Return the address in its one form, IPv4 in place of IPv4-mapped IPv6. None: it is invalid, or has a zone."""
-    address = _parsed(text)
-    return None if address is None else str(address)
 
 
 def is_ipv6(address: str) -> bool:
@@ -21,7 +16,7 @@ def is_ipv6(address: str) -> bool:
 
 def is_loopback(text: str) -> bool:
     """Return True for a loopback address."""
-    address = _parsed(text)
+    address = parse_ip(text)
     return address is not None and address.is_loopback
 
 
@@ -32,7 +27,7 @@ def is_routed(text: str) -> bool:
 
 def is_advertisable(text: str) -> bool:
     """Return True for an address that a node's administrator may advertise, which may be loopback, for trials."""
-    address = _parsed(text)
+    address = parse_ip(text)
     return address is not None and not (address.is_link_local or address.is_multicast or address.is_unspecified)
 
 
@@ -46,19 +41,9 @@ def one_per_family(addresses: Iterable[str]) -> tuple[str, ...]:
 
 def checked_advertised(text: str) -> str:
     """Return an address that an administrator advertises in its canonical form. Raises ValueError."""
-    address = canonical(text)
+    address = canonical_ip(text)
     if address is None:
         raise ValueError("must be an IP address, without a zone, port or prefix length")
     if not is_advertisable(address):
         raise ValueError("no client can connect to a link-local, multicast or unspecified address")
-    return address
-
-
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address):
-        return None if address.scope_id is not None else address.ipv4_mapped or address
     return address

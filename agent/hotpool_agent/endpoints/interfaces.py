@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from hotpool.common.ip_addresses import canonical_ip
 from hotpool_agent import ip_addresses
 from hotpool_agent.endpoints.node_addresses import Inet6
 
@@ -27,7 +28,7 @@ _FIELDS: Final = 6
 def addresses_of(host: str) -> tuple[str, ...]:
     """Return the canonical addresses of a host name or address. Raises OSError."""
     entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    canonical = (ip_addresses.canonical(str(address[0])) for *_, address in entries)
+    canonical = (canonical_ip(str(address[0])) for *_, address in entries)
     return tuple(dict.fromkeys(address for address in canonical if address))
 
 
@@ -39,14 +40,14 @@ def source_of_route(address: str) -> str | None:
             with suppress(OSError):
                 one.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)
         one.connect((address, _DISCARD_PORT))
-        return ip_addresses.canonical(one.getsockname()[0])
+        return canonical_ip(one.getsockname()[0])
     return None
 
 
 def interface_addresses() -> frozenset[str]:
     """Return the canonical addresses of all interfaces in this network namespace."""
     entries = (item.address.partition("%")[0] for items in psutil.net_if_addrs().values() for item in items)
-    return frozenset(address for text in entries if (address := ip_addresses.canonical(text)))
+    return frozenset(address for text in entries if (address := canonical_ip(text)))
 
 
 def inet6_addresses() -> tuple[Inet6, ...]:

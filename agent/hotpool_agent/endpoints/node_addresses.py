@@ -9,6 +9,7 @@ from ipaddress import IPv6Network
 from typing import Final, NamedTuple
 
 from hotpool.api.capability import AddressSource, NodeAddress
+from hotpool.common.ip_addresses import canonical_ip
 from hotpool_agent import ip_addresses
 from hotpool_agent.ip_addresses import MAX_ADDRESSES
 from hotpool_agent.settings import Settings
@@ -101,5 +102,5 @@ def _replaced(address: str, inet6: Sequence[Inet6]) -> str | None:
 
 
 def _sourced(texts: Iterable[str], source: AddressSource) -> tuple[NodeAddress, ...]:
-    valid = dict.fromkeys(address for text in texts if (address := ip_addresses.canonical(text)))
+    valid = dict.fromkeys(address for text in texts if (address := canonical_ip(text)))
     return tuple(NodeAddress(ip=address, source=source) for address in list(valid)[:MAX_ADDRESSES])

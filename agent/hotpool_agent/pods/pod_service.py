@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hotpool.api.names import LABEL_PATTERN
+from hotpool.common.ip_addresses import canonical_ip
 from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec, app_protocol
 from hotpool_agent.catalogue.pod_attributes import read_attributes
 from hotpool_agent.endpoints.service_endpoint import pod_endpoint
-from hotpool_agent.ip_addresses import canonical
 from hotpool_agent.json_access import Json, items, mapping, text
 from hotpool_agent.pods.pod_state import readiness
 from hotpool_agent.services.status import ServiceStatus
@@ -177,7 +177,7 @@ def _spec(identifier: str, pod: Json, labels: Json, annotations: _Annotations) -
 def _addresses(pod: Json) -> tuple[str, ...]:
     """Return the pod's own addresses, those of its Node for a pod in the host's network."""
     addresses = items(mapping(pod.get("status")).get("podIPs"))
-    return tuple(ip for item in addresses if (ip := canonical(text(item.get("ip")) or "")))
+    return tuple(ip for item in addresses if (ip := canonical_ip(text(item.get("ip")) or "")))
 
 
 def _uid(metadata: Json) -> str | None:

@@ -13,6 +13,7 @@ import structlog
 from hotpool.clock import Clock
 from hotpool.controllers.redis_documents import node_document, pool_document, pool_services, service_exceptions
 from hotpool.controllers.result import Direction, Result
+from hotpool.controllers.service_write_order import ServiceWriteOrder
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind, Node, NodeView
 from hotpool.core.node_history import NodeHistory
@@ -59,6 +60,7 @@ class RedisTarget:
         """Digest of what Redis holds of a name; empty: a node's history alone; None: unknown."""
         self._accepted: dict[str, tuple[int, PoolDocument]] = {}
         """Pool → version of its membership that Redis holds, and its document."""
+        self._order = ServiceWriteOrder()
         self._connected_before = False
         self._history = NodeHistory()
         self._transitions: dict[str, tuple[str, ...]] = {}
@@ -129,7 +131,8 @@ class RedisTarget:
             document = pool_document(membership.pool, members, services, known)
             self._pools[key.name] = document
         if self._held.get(key) != document.digest:
-            await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
+            async with self._order.of_pool(key.name, document.services.exceptions):
+                await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
         self._accepted[key.name] = version, document
         return Result(change=_direction(former[1] if former else None, document))
 
@@ -151,8 +154,9 @@ class RedisTarget:
             if self._held.get(key, "") != "":
                 await self._send(key, "", "drop_node", self._writer.drop_node(name, delete_history=False))
         elif self._held.get(key) != document.digest:
-            write = self._writer.replace_node(document, service_exceptions(name, self._accepted, self._cache))
-            await self._send(key, document.digest, "replace_node", write)
+            services = service_exceptions(name, self._accepted, self._cache)
+            async with self._order.of_node(name, services):
+                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document, services))
         if transitions := self._transitions.get(name):
             write = self._writer.append_history(name, transitions)
             await self._send(key, self._held.get(key, ""), "append_history", write)

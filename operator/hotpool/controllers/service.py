@@ -1,5 +1,6 @@
 """Reconciling of the Service of one pool: plan, diff, write (requirement D12). Must not start a task."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -22,7 +23,7 @@ from hotpool.core.service_model import (
     service_of,
 )
 from hotpool.core.service_names import service_name
-from hotpool.errors import RejectedError, RetryableError, StaleError
+from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError, StaleError
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.service_reader import ServiceReader
 from hotpool.kube.service_writer import ServiceWriter
@@ -93,6 +94,8 @@ class ServiceController:
             return Result()
         if service_name(pool) is None and name not in self._context.stored:
             return Result()
+        if not membership.matched:
+            return Result(postponed=True)
         inputs, recheck_at = self._current.get(name, (None, None))
         if inputs == self._inputs(membership) and (recheck_at is None or self._context.clock() < recheck_at):
             return Result(requeue_at=recheck_at)
@@ -117,7 +120,9 @@ class ServiceController:
             freed = await self._write(work, objects)
         if work.is_partial:
             recheck_at = self._next_round[name]
-        if not taken:  # else the name is looked at again whenever the pool is due
+        if taken:  # the name is looked at again whenever the pool is due
+            self._current.pop(name, None)
+        else:
             self._current[name] = (inputs, recheck_at)
         return Result(requeue_at=recheck_at, dirty=[*news, *freed], change=None if work.is_empty else work.change)
 
@@ -169,11 +174,14 @@ class ServiceController:
     async def _write(self, work: ServiceWork, objects: ServiceObjects) -> list[Key]:
         """Write in an order that keeps clients connected. Return the pools that waited for a name.
 
-        The Service comes first, because it owns the EndpointSlices. A former one goes when the new one is filled.
+        The Service comes first, because it owns the EndpointSlices. A former one goes when the new one is filled. What
+        has ended goes before anything is added, and whether or not the Service is accepted.
         """
         pool = work.pool
-        service = await self._write_service(work, objects)
+        service, refusal = await self._write_or_keep_service(work, objects)
         diff = work.diff(service.uid if service else "")
+        ended = [item for item in diff.delete if work.has_ended(item)]
+        await self._delete_slices(pool, objects, ended)
         if service:
             for known, content in diff.update:
                 self._ensure_exists(pool)
@@ -182,10 +190,28 @@ class ServiceController:
             for name, content in diff.create.items():
                 self._ensure_exists(pool)
                 self._store(pool, objects.slices, name, await self._create_slice(pool, service, name, content))
-        for item in (*diff.delete, *work.strays):
+        await self._delete_slices(pool, objects, [item for item in (*diff.delete, *work.strays) if item not in ended])
+        if refusal:
+            raise refusal
+        return [key for former in work.surplus for key in await self._delete_service(pool.meta.name, former)]
+
+    async def _delete_slices(self, pool: Pool, objects: ServiceObjects, slices: Iterable[StoredEndpointSlice]) -> None:
+        for item in slices:
             await self._context.writer.delete(pool.meta.name, item)
             self._store(pool, objects.slices, item.meta.name, None)
-        return [key for former in work.surplus for key in await self._delete_service(pool.meta.name, former)]
+
+    async def _write_or_keep_service(
+        self, work: ServiceWork, objects: ServiceObjects
+    ) -> tuple[Meta | None, RejectedError | None]:
+        """Write the Service as `_write_service`. If a change is refused, return the Service as it is, and the error."""
+        try:
+            return await self._write_service(work, objects), None
+        except (NotLeaderError, FencedError):
+            raise
+        except RejectedError as error:
+            if work.known is None or work.replaces_service:
+                raise
+            return work.known.meta, error
 
     async def _write_service(self, work: ServiceWork, objects: ServiceObjects) -> Meta | None:
         """Write the Service if it differs. Return it, or None if the pool has none."""

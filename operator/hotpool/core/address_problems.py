@@ -12,7 +12,9 @@ ADDRESS_CONFLICT: Final = "AddressConflict"
 MAX_TEXT_LENGTH: Final = 4000
 """Bound of the text of all problems of one kind; less than a condition may have."""
 _SEPARATOR: Final = "; "
-_CONFLICT: Final = re.compile(r"is claimed by (\S+), too, with (?:an equal|a better) right")
+SEVERAL_NODES: Final = "several other nodes"
+"""Rival of a node in a conflict with more than one, in place of a name. No node has a blank in its name."""
+_CONFLICT: Final = re.compile(rf"is claimed by ({SEVERAL_NODES}|\S+), too(?:, with (?:an equal|a better) right)?")
 _ITEM: Final = re.compile(r"(?P<service>\S+) at \[?(?P<address>[0-9a-f:.]+)\]?:(?P<port>[0-9]+) (?P<reason>.+)")
 
 
@@ -25,13 +27,18 @@ class AddressProblem(NamedTuple):
     reason: str
     """Predicate of the address, such as "is link-local"."""
     rival: str | None = None
-    """Node that claims the same address and port with a better or an equal right; None: it is not allowed."""
+    """Node that claims the same address and port with a better or an equal right, or SEVERAL_NODES; None: it is not
+    allowed.
+    """
 
 
-def conflict(service: str, address: str, port: int, rival: str, *, equal: bool) -> AddressProblem:
-    """Return the problem of an address that another node claims with an equal right, or with a better one."""
-    right = "an equal right" if equal else "a better right"
-    return AddressProblem(service, address, port, f"is claimed by {rival}, too, with {right}", rival)
+def conflict(service: str, address: str, port: int, rival: str, *, equal: bool | None) -> AddressProblem:
+    """Return the problem of an address that another node claims with an equal right, or with a better one.
+
+    `equal`: None if that is not said of several nodes.
+    """
+    right = "" if equal is None else ", with an equal right" if equal else ", with a better right"
+    return AddressProblem(service, address, port, f"is claimed by {rival}, too{right}", rival)
 
 
 def host_and_port(address: str, port: int) -> str:

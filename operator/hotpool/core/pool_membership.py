@@ -170,7 +170,7 @@ class PoolMembership:
         """Record the addresses of a node behind the Service. Return True if they differ from the previous ones."""
         if self.spec.service is None:
             return False
-        found = backends(view, self.spec) if view else ()
+        found = backends(view, self.spec, self.services) if view else ()
         if found == self.backends.get(node, ()):
             return False
         self.backends_version = next(_VERSIONS)

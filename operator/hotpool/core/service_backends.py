@@ -6,37 +6,42 @@ from typing import Final
 
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.api.pool import PoolTemplateSpec
-from hotpool.core.matching import attribute_filter
 from hotpool.core.model import Endpoint, NodeView, ServiceOffer
+from hotpool.core.service_filter import ServiceFilter
 from hotpool.core.service_model import Backend, EndpointGroup, EndpointTarget
 
 _MAX_LABEL: Final = 63
 _is_label: Final = re.compile(LABEL_PATTERN).match
 
 
-def backends(view: NodeView, spec: PoolTemplateSpec) -> tuple[Backend, ...]:
-    """Return the vouched addresses of every service that meets the pool, in order of preference."""
-    return tuple(_backends(view, spec)) if spec.service and view.endpoints else ()
+def backends(view: NodeView, spec: PoolTemplateSpec, services: ServiceFilter) -> tuple[Backend, ...]:
+    """Return the vouched addresses of every service that meets the pool, in order of preference.
+
+    `services`: the requirements of `spec` on single services. They are those of picks, so that both answer the same.
+    """
+    return tuple(_backends(view, spec, services)) if spec.service and view.endpoints else ()
 
 
-def _backends(view: NodeView, spec: PoolTemplateSpec) -> Iterator[Backend]:
+def _backends(view: NodeView, spec: PoolTemplateSpec, services: ServiceFilter) -> Iterator[Backend]:
     name = view.node.meta.name
     hostname = name if len(name) <= _MAX_LABEL and _is_label(name) else None
     node_name = view.kube.meta.name if view.kube else None
-    for offer, endpoint in _offers(view, spec):
+    for offer, endpoint in _offers(view, spec, services):
         target = _target(view, offer)
         for address in endpoint.vouched:
             group = EndpointGroup(offer.type, "IPv6" if ":" in address else "IPv4", endpoint.port)
             yield Backend(offer.service, group, address, hostname, node_name, target)
 
 
-def _offers(view: NodeView, spec: PoolTemplateSpec) -> Iterator[tuple[ServiceOffer, Endpoint]]:
+def _offers(view: NodeView, spec: PoolTemplateSpec, services: ServiceFilter) -> Iterator[tuple[ServiceOffer, Endpoint]]:
     """Yield the services that meet the pool and have an endpoint, of the types that have a port."""
-    types = {port.type for port in spec.service.ports} if spec.service else set()
-    offers = view.node.report.offers if view.node.report else {}
-    for required in (required for required in spec.requires.types if required.type in types):
-        for offer in filter(attribute_filter(required), offers.get(required.type, ())):
-            if endpoint := view.endpoints.get(offer.service):
+    report = view.node.report
+    if report is None or spec.service is None:
+        return
+    types, meeting = {port.type for port in spec.service.ports}, services.exceptions(report)
+    for type_ in (type_ for type_ in services.types if type_ in types):
+        for offer in report.offers.get(type_, ()):
+            if (meeting is None or offer.service in meeting) and (endpoint := view.endpoints.get(offer.service)):
                 yield offer, endpoint
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from hotpool.api import generator, meta, names, pool
 from hotpool.api import slice as slices
+from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.kube_node_health import kube_node_health
 from hotpool.core.model import (
     Generator,
@@ -30,7 +31,7 @@ from hotpool.core.model import (
     Slice,
     StoredCondition,
 )
-from hotpool.kube.decode_report import canonical_ip, error_text, usable_report
+from hotpool.kube.decode_report import error_text, usable_report
 
 Json = Mapping[str, Any]
 Spec = TypeVar("Spec", pool.PoolSpec, generator.GeneratorSpec)

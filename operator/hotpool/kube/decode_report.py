@@ -4,14 +4,13 @@ Pure. The time is bounded by the size of the report, whatever its content.
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Address, ip_address
-from sys import intern
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
+from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.model import NodeAddress, PodReference, Report, Rule, ServiceEndpoint, ServiceOffer, TypeState
 
 MAX_PAIR_PARTS: Final = 4
@@ -104,19 +103,6 @@ def _endpoint(service: capability.Service) -> ServiceEndpoint | None:
         return ServiceEndpoint(service.port) if lacks_address and service.port else None
     addresses = tuple(ip for item in raw.addresses if (ip := canonical_ip(item)))
     return ServiceEndpoint(raw.port, addresses, raw.app_protocol) if len(addresses) == len(raw.addresses) else None
-
-
-def canonical_ip(text: str) -> str | None:
-    """Return an IP address in its one canonical form, with IPv4 in place of IPv4-mapped IPv6, or None."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            return None
-        address = address.ipv4_mapped or address
-    return intern(str(address))
 
 
 def _rule(rule: capability.TranslationRule) -> Rule:

@@ -3,6 +3,7 @@
 Pure. An object that is not as the operator writes it is decoded, too, so that it can be repaired.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -29,6 +30,10 @@ POOL_LABEL: Final = "service.hotpool.dev/pool"
 """On Services and EndpointSlices: the pool that they publish."""
 TERM_ANNOTATION: Final = "service.hotpool.dev/term"
 """On Services and EndpointSlices: term of the leader that wrote the object."""
+_TERM: Final = re.compile(r"[0-9]{1,16}")
+"""Terms that the chart's admission policy for the operator compares. Must not accept fewer: it lets none of them go
+back, so that a larger one, from whoever, must be written again.
+"""
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 MANAGER_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
 MANAGER: Final = "operator.hotpool.dev"
@@ -201,7 +206,7 @@ def _labels(known: Json) -> Json:
 def _term(known: Json) -> int | None:
     """Return the term in the annotation; None if there is none that a leader could have written."""
     text = (known.get("annotations") or {}).get(TERM_ANNOTATION) or ""
-    return int(text) if text.isdecimal() and int(text) <= meta.MAX_SAFE_INTEGER else None
+    return int(text) if _TERM.fullmatch(text) else None
 
 
 def _owner(known: Json, version: str, kind: str) -> str | None:

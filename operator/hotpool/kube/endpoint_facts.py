@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import msgspec
 from kubernetes.aio.client import ApiClient
 
+from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.endpoints.address_policy import Network
 from hotpool.core.endpoints.pod_observations import NO_POD, PodAddresses
 from hotpool.core.model import PodReference
 from hotpool.kube.client import ApiUnavailable, asked, asked_if_present
-from hotpool.kube.decode_report import canonical_ip
 from hotpool.kube.reader import READ_TIMEOUT, pages
 from hotpool.kube.rest import WireMetadata, path, request
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,9 @@ from hotpool.errors import RetryableError
 from hotpool.observability.metrics import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
+
+    from hotpool.projection.documents import NodeDocument, PoolDocument
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -70,6 +72,40 @@ async def running(redis: FakeRedis) -> AsyncIterator[RedisFleet]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@dataclass
+class SlowRedis(FakeRedis):
+    """A fake Redis in which writes can overtake one another, and the services of pools that picks would see."""
+
+    slow: str = ""
+    """Method and name of the writes that take 0.1 s longer."""
+    services: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Pool → node → ids of the services that meet the pool, where not all do."""
+    seen: list[tuple[str, str | None]] = field(default_factory=list)
+    """Endpoints of node a, and its services that meet pool gold, after each write."""
+
+    async def replace_pool(self, document: PoolDocument) -> None:
+        """Store a pool with the services of its members."""
+        await super().replace_pool(document)
+        self.services[document.name] = dict(document.services.exceptions)
+        self._note()
+
+    async def replace_node(self, document: NodeDocument, exceptions: Mapping[str, str] | None = None) -> None:
+        """Store a node, and its services in pools."""
+        await super().replace_node(document, exceptions)
+        for name, services in (exceptions or {}).items():
+            self.services.setdefault(name, {})[document.name] = services
+        self._note()
+
+    def _note(self) -> None:
+        if "a" in self.nodes:
+            self.seen.append((self.nodes["a"].endpoints, self.services.get("gold", {}).get("a")))
+
+    async def _raise_fault(self, verb: str, name: str) -> None:
+        await super()._raise_fault(verb, name)
+        if f"{verb} {name}" == self.slow:
+            await asyncio.sleep(0.1)
+
+
 def exceptions_of(redis: FakeRedis) -> dict[str, dict[str, str]]:
     return {name: dict(document.services.exceptions) for name, document in redis.pools.items()}
 
@@ -117,6 +153,32 @@ async def test_a_second_service_comes_with_the_exceptions_of_pools_whose_own_wri
         await until(lambda: exceptions_of(redis) == {"gold": {"a": "fw"}, "silver": {"a": "fw-2"}})
         put(it, asr("fw", 6007))
         await until(lambda: exceptions_of(redis) == {"gold": {}, "silver": {}})
+
+
+@simulated
+async def test_the_write_of_a_pool_that_takes_long_never_admits_a_service_that_came_meanwhile() -> None:
+    redis = SlowRedis()
+    async with running(redis) as it:
+        redis.slow = "replace_pool gold"
+        put(it, asr("fw", 6017), name="b")
+        await asyncio.sleep(0.05)
+        put(it, asr("fw", 6007), asr("fw-2", 6008, "silver"))
+        await until(lambda: redis.services["gold"] == {"a": "fw"} and "fw-2" in redis.nodes["a"].endpoints)
+        await asyncio.sleep(1)
+        assert {services for endpoints, services in redis.seen if "fw-2" in endpoints} == {"fw"}
+
+
+@simulated
+async def test_the_write_of_a_node_that_takes_long_does_not_undo_what_its_pools_say_meanwhile() -> None:
+    redis = SlowRedis()
+    async with running(redis) as it:
+        redis.slow = "replace_node a"
+        put(it, asr("fw", 6007), asr("fw-2", 6008, "silver"))
+        await asyncio.sleep(0.05)
+        put(it, asr("fw", 6007, "silver"), asr("fw-2", 6008))
+        await until(lambda: exceptions_of(redis) == {"gold": {"a": "fw-2"}, "silver": {"a": "fw"}})
+        await asyncio.sleep(1)
+        assert redis.services == {"gold": {"a": "fw-2"}, "silver": {"a": "fw"}}
 
 
 @simulated

@@ -25,6 +25,7 @@ from tests.support.service_fleet import (
 from tests.support.simulated_fleet import FakeRedis, refusing, simulated, until
 
 from hotpool.controllers.context import ROUND_SECONDS
+from hotpool.core import match_index
 from hotpool.core.model import Kind
 from hotpool.errors import NotLeaderError
 from hotpool.kube.writer import WRITE_TIMEOUT
@@ -301,6 +302,23 @@ async def test_a_pool_that_no_longer_asks_for_a_service_has_none() -> None:
 
 
 @simulated
+async def test_no_endpoint_goes_before_all_nodes_are_matched_with_a_changed_spec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(match_index, "_MATCHES_PER_STEP", 1)  # one node
+    api = service_fleet(20)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        written = len(api.service_writes)
+        api.edit(Kind.POOL, "asr", {"spec": {"minMembers": 3}})
+        await asyncio.sleep(0)  # the event arrives
+        assert not fleet.cache.matches.done
+        await fleet.beating(2 * ROUND_SECONDS)
+        assert fleet.cache.matches.done
+        assert len(api.service_writes) == written
+
+
+@simulated
 async def test_a_service_of_another_name_is_filled_before_the_former_one_goes() -> None:
     api = service_fleet(2)
     async with operator(api) as fleet:
@@ -379,6 +397,21 @@ async def test_of_two_pools_with_one_name_the_older_one_has_the_service_until_it
 
 
 @simulated
+async def test_a_pool_whose_name_an_older_pool_took_for_a_while_has_its_service_again() -> None:
+    api = service_fleet(1)
+    put_pool(api, "young", {"name": "speech"}, created=2)
+    async with operator(api) as fleet:
+        api.edit(Kind.POOL, "asr", {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
+        await until(lambda: "speech" not in api.core[SERVICES], NAME_SECONDS)
+        await fleet.beating(2 * NAME_SECONDS)
+        assert api.conditions(Kind.POOL, "young")["ServiceNameTaken"] == ("True", "NotOurs")
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "asr"}}})
+        await until(lambda: set(api.endpoints("speech")) == addresses(range(1)), NAME_SECONDS)
+        await until(lambda: "ServiceNameTaken" not in api.conditions(Kind.POOL, "young"), 2.0)
+
+
+@simulated
 async def test_without_allowed_ranges_no_pool_has_a_service_and_says_so() -> None:
     api = service_fleet(2)
     async with operator(api):
@@ -445,6 +478,33 @@ def _refused() -> BaseException:
     error = refusing(403)("create", Kind.POOL, "")
     assert error
     return error
+
+
+@simulated
+async def test_a_refused_creation_keeps_no_endpoint_that_ended() -> None:
+    api = service_fleet(1)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.service_fault = lambda verb, plural, _name: _refused() if (verb, plural) == ("create", SLICES) else None
+        publish(api, "n0", asr(address(0), 2, port=6008))
+        await until(lambda: not api.endpoints("asr"), AT_ONCE)
+        api.service_fault = no_fault
+        await until(lambda: list(api.core[SLICES]) == ["asr.asr.ipv4.6008.0"], NAME_SECONDS)
+
+
+@simulated
+async def test_a_service_whose_change_is_refused_has_current_endpoints() -> None:
+    api = service_fleet(2)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.service_fault = lambda verb, plural, _name: _refused() if (verb, plural) == ("patch", SERVICES) else None
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"ports": [{"type": "asr", "port": 81}]}}})
+        await fleet.beating(2 * ROUND_SECONDS)
+        publish(api, "n0", asr(address(0), 2, running=False))
+        await until(lambda: set(api.endpoints("asr")) == {address(1)}, AT_ONCE)
+        assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
+        api.service_fault = no_fault
+        await until(lambda: api.core[SERVICES]["asr"]["spec"]["ports"][0]["port"] == 81, NAME_SECONDS)
 
 
 @simulated

@@ -46,7 +46,7 @@ def _remedy_of(node: str, problem: AddressProblem) -> str:
         place = host_and_port(address, problem.port)
         return (
             f"if {place} is {problem.service} of {node}, set spec.addresses: [{address}] in nodecapability {node}, and "
-            f"look at what {problem.rival} claims; else set advertise.addresses in the catalogue of {node}"
+            f"look at the claims of {problem.rival}; else set advertise.addresses in the catalogue of {node}"
         )
     if "trustAgents" in problem.reason:
         return f"set spec.addresses: [{address}] in nodecapability {node}, or add its range to endpoints.allowedCIDRs"

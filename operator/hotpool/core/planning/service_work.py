@@ -57,6 +57,12 @@ class ServiceWork:
         """Return the writes of EndpointSlices. `service_uid`: of their present owner; empty: it does not exist."""
         return diff_endpoint_slices(self.plan, self.pool, service_uid, self.slices)
 
+    def has_ended(self, item: StoredEndpointSlice) -> bool:
+        """Return True if no endpoint of an EndpointSlice is desired, in no other one either."""
+        desired = {(slice_.group, e.address) for slice_ in self.plan.slices.values() for e in slice_.endpoints}
+        content = item.content
+        return content is not None and not any((content.group, e.address) in desired for e in content.endpoints)
+
     @property
     def is_empty(self) -> bool:
         """True if there is nothing to write."""

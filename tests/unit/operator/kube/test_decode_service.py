@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from hotpool.core.service_model import (
 )
 from hotpool.kube.decode_service import decode_endpoint_slice, decode_service, endpoint_slice_body, service_body
 
+_POLICY = Path(__file__).parents[4] / "charts/hotpool/templates/operator/admission.yaml"
 POOL = pool("zh-en")
 PORTS = (ServicePort("asr", 80, "http"), ServicePort("tts", 81))
 NODE, POD = EndpointTarget("NodeCapability", "", "n", "u"), EndpointTarget("Pod", "apps", "p", "v")
@@ -161,6 +164,18 @@ def test_a_term_that_no_leader_wrote_is_none(text: str) -> None:
     found = decode_service(body)
     assert found
     assert found.term is None
+
+
+@pytest.mark.parametrize("text", ["0", str(2**53), "9" * 16])
+def test_a_term_that_the_admission_policy_keeps_from_going_back_is_known(text: str) -> None:
+    policy = _POLICY.read_text(encoding="utf-8")
+    (pattern,) = set(re.findall(r"variables\.(?:term|before)\.matches\('(.+?)'\)", policy))
+    assert re.fullmatch(pattern, text)
+    body = stored_service()
+    body["metadata"]["annotations"] = {"service.hotpool.dev/term": text}
+    found = decode_service(body)
+    assert found
+    assert found.term == int(text)
 
 
 @pytest.mark.parametrize("body", [{}, {"metadata": None}, {"metadata": {"name": "x"}}, {"metadata": []}])

@@ -68,7 +68,7 @@ def test_each_reason_of_the_agent_has_its_own_remedy(reason: str | None, remedy:
             {"AddressConflict": "whisper at 10.0.0.1:6007 is claimed by edge-2, too, with an equal right"},
             (
                 "if 10.0.0.1:6007 is whisper of n, set spec.addresses: [10.0.0.1] in nodecapability n, and look at "
-                "what edge-2 claims; else set advertise.addresses in the catalogue of n"
+                "the claims of edge-2; else set advertise.addresses in the catalogue of n"
             ),
         ),
         (

@@ -8,7 +8,8 @@ import pytest
 from tests.support.builders import core_report, kube_node, node, offer, pool, requires
 
 from hotpool.api.slice import MemberState
-from hotpool.core.model import Endpoint, Liveness, Meta, NodeView, PodReference, ServiceEndpoint, ServiceOffer
+from hotpool.core import languages
+from hotpool.core.model import Endpoint, Liveness, Meta, NodeView, PodReference, Rule, ServiceEndpoint, ServiceOffer
 from hotpool.core.planning.service_plan import ServicePlan, plan_service
 from hotpool.core.planning.service_work import compare
 from hotpool.core.pool_membership import PoolMembership
@@ -130,6 +131,18 @@ def test_only_services_that_meet_the_pool_are_endpoints_and_each_of_them_is_one(
     types = [{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold"]}]}]
     planned = plan(membership_of(serving("n1", services=services), requires={"types": types}))
     assert {item.group.port for item in planned.slices.values()} == {1, 3}
+
+
+def test_a_service_of_other_languages_is_behind_no_service_of_a_language_pool() -> None:
+    chinese = offer("zh", "nmt", rules=(Rule("specific_pairs", pairs=frozenset({"zh-en"})),))
+    german = offer("de", "nmt", rules=(Rule("specific_pairs", pairs=frozenset({"de-en"})),))
+    offers = (chinese, german, offer("a", "asr", "zh", "de"), offer("t", "tts", "en"))
+    view = serving("n1", services=[(item, port, ("10.0.0.1",)) for port, item in enumerate(offers, 1)])
+    view = replace(view, pairs=languages.pairs(core_report(*offers), semantic=False))
+    wanted = {**requires("asr", "nmt", "tts"), "languagePairs": {"allOf": ["zh-en"]}}
+    service = {"ports": [{"type": "nmt", "port": 80}]}
+    planned = plan(membership_of(view, requires=wanted, service=service))
+    assert [item.group.port for item in planned.slices.values()] == [1]
 
 
 def test_an_endpoint_has_one_address_of_its_family_the_first_that_may_be_published() -> None:
