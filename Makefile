@@ -13,7 +13,7 @@ REDIS ?= redis-server
 # A start without the bytecode of our own modules compiles them anew: 0.2 s each of several hundred programs in tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint unit cluster-test redis-compat e2e tools-test soak stalls soak-pools bench crds chart clean venv programs lock worker-programs images
+.PHONY: help demo test lint unit cluster-test redis-compat e2e tools-test soak stalls envoy soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ soak: soak-pools programs ## Random courses of thousands of steps against the mo
 stalls: venv programs ## Stop the API server of a local cluster for three seconds, ten times
 	@$(BIN)/pytest tests/soak/cluster/test_stalled_api_server.py $(ARGS)
 
+envoy: venv worker-programs images ## Requests through a real Envoy to pods of a pool that start, stop and crash (root)
+	@$(BIN)/pytest tests/soak/e2e $(ARGS)
+
 soak-pools: venv ## Thousands of courses against the oracle of membership, without a cluster (HOTPOOL_SOAK_CASES=2000)
 	@$(BIN)/pytest tests/soak/pools $(ARGS)
 
@@ -91,9 +94,11 @@ programs: venv ## Build the local cluster's programs once (about 10 minutes; cac
 images: venv ## Build the image of operator and agent, and a Redis for tests, as archives (root; cached for the user)
 	@PYTHONPATH=tools $(BIN)/python -m localimages
 
-lock: venv ## Renew requirements.lock from pyproject.toml, and what builds the image
+lock: venv ## Renew requirements.lock from pyproject.toml, what builds the image, and the Envoy of tests
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock
 	@$(BIN)/uv pip compile packaging/build.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --universal --no-header --quiet --output-file packaging/build.lock
+	@$(BIN)/uv pip compile tools/localimages/envoy.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --universal --no-header --quiet --output-file tools/localimages/envoy.lock

