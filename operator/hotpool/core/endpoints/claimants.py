@@ -46,10 +46,10 @@ class Claimants:
             candidates += self._take_best()
         if right is not None:
             candidates.append((-right, node))
-        first, second, *others = (*sorted(candidates), None, None)
-        self._first = tuple(item for item in (first, second) if item)
-        for item in filter(None, others):
-            self._add(*item)
+        candidates.sort()
+        self._first = tuple(candidates[:2])
+        for value, other in candidates[2:]:
+            self._add(value, other)
         return {name for _, name in (*before, *self._first)} - {node} if self._first != before else set()
 
     def rival(self, node: str) -> Rival | None:
