@@ -245,7 +245,8 @@ async def test_a_report_in_flight_is_not_ended_by_a_new_session(
         assert await other
         await it.agent.reporter.flush()
         await api.until(lambda: api.connected() == {"second"})
-        assert len(api.writes) == 2
+        sequences = [write.report["sequence"] for write in api.writes]
+        assert len(sequences) == len(set(sequences))
         # The response to the report was received, so nothing had to be read.
         assert claims(api) == before
         assert it.agent.reporter.problem is None
