@@ -52,9 +52,9 @@ class _Checked:
         """Return the addresses without a verdict."""
         return [ip for ip in addresses if self.checks.get(ip, NEVER_CHECKED).answers is None]
 
-    def forget_others(self, addresses: Collection[str]) -> None:
-        """Forget the verdicts on all other addresses."""
-        self.checks = {ip: check for ip, check in self.checks.items() if ip in addresses}
+    def forget(self, addresses: Collection[str]) -> None:
+        """Forget the verdicts on these addresses."""
+        self.checks = {ip: check for ip, check in self.checks.items() if ip not in addresses}
 
     async def check(self, addresses: Collection[str]) -> bool:
         """Try each address once. Return True if a verdict changed."""
@@ -106,6 +106,10 @@ class EndpointChecker:
         """Addresses of the node as reported."""
         return self.found.addresses if self.found else ()
 
+    @property
+    def _own(self) -> frozenset[str]:
+        return self.found.own if self.found else frozenset()
+
     def follow(self, spec: ServiceSpec, state: ServiceState) -> None:
         """Check the service from now on while it runs and is for remote clients, else no longer."""
         port = spec.port if state == "Running" and spec.scope == "node" else None
@@ -141,14 +145,17 @@ class EndpointChecker:
         """Report these addresses, after the services were checked there: a changed address is one report."""
         if found == self.found:
             return
-        new = found.own - (self.found.own if self.found else frozenset())
+        former = self._own
+        new, gone = found.own - former, former - found.own
+        for service in self._services.values():
+            service.forget(new)  # a round that had begun may have had a verdict since they were gone
         with suppress(TimeoutError):
             async with asyncio.timeout(_NEW_ADDRESS_SECONDS):
                 await asyncio.gather(*(service.check_new(new) for service in self._services.values()))
         _LOG.info("addresses of the node", addresses=found.ips)
         self.found = found
         for service in self._services.values():
-            service.forget_others(found.own)
+            service.forget(gone)
         self._addresses_changed.notify()
         self._reporting.changed()
 
@@ -166,9 +173,8 @@ class EndpointChecker:
 
     async def _check_forever(self, identifier: str, service: _Checked) -> None:
         await self._wait_addresses()
-        pause = _QUICK_SECONDS
+        own, pause = self._own, _QUICK_SECONDS
         while True:
-            own = self.found.own if self.found else frozenset()
             try:
                 changed = await service.check(own)
             except Exception as error:  # noqa: BLE001 - the check goes on, whatever it is
@@ -178,8 +184,11 @@ class EndpointChecker:
             self._round_done.notify()
             if changed:
                 self._reporting.changed()
-            await self._addresses_changed.wait(pause if service.unknown(own) else self._interval)
-            pause = min(2 * pause, self._interval)
+            if own == self._own:
+                await self._addresses_changed.wait(pause if service.unknown(own) else self._interval)
+                pause = min(2 * pause, self._interval)
+            if own != self._own:  # also if they changed during the check
+                own, pause = self._own, _QUICK_SECONDS
 
     async def _wait_addresses(self) -> None:
         await self._addresses_changed.wait_for(lambda: self.found is not None)

@@ -6,6 +6,7 @@ The result is an observation for the cache, like those of the watches. Nothing w
 import asyncio
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -37,7 +38,9 @@ class PodReader:
         self._namespaces = namespaces
         self._wake = asyncio.Event()
         self._reads = asyncio.Semaphore(CONCURRENT_READS)
-        self._tasks: dict[PodReference, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[PodReference, asyncio.Event] = {}
+        """Pod that is being read → set when it must be read once more."""
         self._error = ""
 
     def wake(self) -> None:
@@ -54,28 +57,41 @@ class PodReader:
                 for pod in self._pods.take_unread():
                     self._start(pod, on_pod)
         finally:
-            for task in self._tasks.values():
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, pod: PodReference, on_pod: OnPod) -> None:
         if pod.namespace not in self._namespaces or not _NAME.fullmatch(pod.name):
             on_pod(pod, NO_POD)
             return
-        if running := self._tasks.pop(pod, None):
-            running.cancel()  # it waits for its next attempt, or began before the change
-        task = self._tasks[pod] = asyncio.create_task(self._read(pod, on_pod))
-        task.add_done_callback(lambda ended: self._tasks.pop(pod) if self._tasks.get(pod) is ended else None)
+        if asked := self._asked.get(pod):
+            asked.set()
+            return
+        self._asked[pod] = asyncio.Event()
+        task = asyncio.create_task(self._read(pod, on_pod))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _read(self, pod: PodReference, on_pod: OnPod) -> None:
-        """Read one pod until a read succeeds or no node claims the pod."""
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        while self._pods.is_claimed(pod):
-            found = await self._attempt(pod)
-            on_pod(pod, found)
-            if found is not None:
-                return
-            await asyncio.sleep(backoff.pause())
+        """Read one pod until a read succeeds that began after the last claim, or no node claims the pod.
+
+        A new claim ends a pause, but no read: else claims that change all the time would keep the pod unread.
+        """
+        backoff, asked = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), self._asked[pod]
+        try:
+            while self._pods.is_claimed(pod):
+                asked.clear()
+                found = await self._attempt(pod)
+                on_pod(pod, found)
+                if found is None:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(backoff.pause()):
+                            await asked.wait()
+                elif not asked.is_set():
+                    return
+        finally:
+            del self._asked[pod]
 
     async def _attempt(self, pod: PodReference) -> PodAddresses | None:
         async with self._reads:

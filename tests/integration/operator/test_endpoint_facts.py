@@ -1,7 +1,8 @@
 """Reads of what an address belongs to, over real HTTP: pods, ranges of Services, and the API server itself (B13)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
@@ -11,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 from structlog.testing import capture_logs
+from tests.support.agent_run import eventually
 
 from hotpool.controllers import cluster_addresses
 from hotpool.controllers.cluster_addresses import ClusterAddresses
@@ -28,14 +30,16 @@ REFERENCE = PodReference("a", "p", "u")
 
 @dataclass
 class Server:
-    """Answers each path with its body; 404 for any other path."""
+    """Answers each path with its body, while `answers` is set; 404 for any other path."""
 
     bodies: dict[str, Any] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.Response:
         self.requests.append(request.path)
+        await self.answers.wait()
         if request.path in self.refused:
             return web.json_response({"kind": "Status", "message": "not you"}, status=403)
         found = self.bodies.get(request.path)
@@ -46,7 +50,7 @@ class Server:
 def server() -> Server:
     ranges = [{"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12", "fd00:96::/108", "odd"]}}]
     addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": "192.0.2.10:6443"}]
-    return Server(
+    found = Server(
         {
             CIDRS: {"metadata": {"resourceVersion": "1"}, "items": ranges},
             "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses},
@@ -57,6 +61,8 @@ def server() -> Server:
             },
         }
     )
+    found.answers.set()
+    return found
 
 
 @pytest.fixture
@@ -119,16 +125,46 @@ async def test_a_new_range_is_applied_and_one_that_cannot_be_read_stays(
     assert after.api_servers == before.api_servers
 
 
+Reads = asyncio.Queue[tuple[PodReference, PodAddresses | None]]
+
+
+@asynccontextmanager
+async def reading(facts: EndpointFacts, pods: PodObservations) -> AsyncIterator[tuple[PodReader, Reads]]:
+    """Run a reader of pods of the namespace `a`."""
+    reader, reads = PodReader(facts, pods, ["a"]), Reads()
+    task = asyncio.create_task(reader.run(lambda pod, found: reads.put_nowait((pod, found))))
+    try:
+        yield reader, reads
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.mark.parametrize("name", ["..", "p/../../secrets", "P", ""])
 async def test_a_name_that_no_pod_can_have_is_not_asked_for(server: Server, facts: EndpointFacts, name: str) -> None:
-    pods, read = PodObservations(), asyncio.Queue[tuple[PodReference, PodAddresses | None]]()
-    reader = PodReader(facts, pods, ["a"])
-    on_pod: Callable[[PodReference, PodAddresses | None], None] = lambda pod, found: read.put_nowait((pod, found))  # noqa: E731
-    task = asyncio.create_task(reader.run(on_pod))
-    bad = PodReference("a", name, "u")
-    pods.claim("n", {}, {bad: ("10.1.1.1",), REFERENCE: ("10.1.1.1",)})
-    reader.wake()
-    found = dict([await asyncio.wait_for(read.get(), 30) for _ in range(2)])
-    task.cancel()
+    pods = PodObservations()
+    async with reading(facts, pods) as (reader, reads):
+        bad = PodReference("a", name, "u")
+        pods.claim("n", {}, {bad: ("10.1.1.1",), REFERENCE: ("10.1.1.1",)})
+        reader.wake()
+        found = dict([await asyncio.wait_for(reads.get(), 30) for _ in range(2)])
     assert found == {bad: NO_POD, REFERENCE: PodAddresses("n", ("10.1.1.1", "2001:db8::1"))}
     assert server.requests == [POD]
+
+
+async def test_a_claim_during_a_read_does_not_end_it_and_leads_to_another_one(
+    server: Server, facts: EndpointFacts
+) -> None:
+    pods, claimed = PodObservations(), {REFERENCE: ("10.1.1.1",)}
+    server.answers.clear()
+    async with reading(facts, pods) as (reader, reads):
+        pods.claim("n", {}, claimed)
+        reader.wake()
+        await eventually(lambda: server.requests == [POD])
+        pods.claim("m", {}, claimed)
+        reader.wake()
+        await eventually(lambda: not pods.unread)
+        assert server.requests == [POD]
+        server.answers.set()
+        assert [(await asyncio.wait_for(reads.get(), 30))[0] for _ in range(2)] == [REFERENCE, REFERENCE]
+    assert server.requests == [POD, POD]

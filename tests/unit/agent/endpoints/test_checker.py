@@ -18,10 +18,11 @@ OWN, OTHER, ELSEWHERE, V4, V6 = "10.0.0.5", "10.0.0.6", "203.0.113.7", "127.0.0.
 
 
 class Network:
-    """Sockets by address: open, refused (not in `open`), hanging, or broken, which raises an unexpected error."""
+    """Sockets by address: open, refused (not in `open`), slow, hanging, or broken, which raises an unexpected error."""
 
     def __init__(self) -> None:
         self.open: set[str] = {V4}
+        self.slow: set[str] = set()
         self.hanging: set[str] = set()
         self.broken = False
         self.tried: list[tuple[float, str]] = []
@@ -36,7 +37,7 @@ class Network:
         try:
             if self.broken:
                 raise RuntimeError("broken")
-            await asyncio.sleep(10**6 if address in self.hanging else 0.001)
+            await asyncio.sleep(10**6 if address in self.hanging else 0.5 if address in self.slow else 0.001)
             return ProbeResult(ok=address in self.open)
         finally:
             self.connecting -= 1
@@ -196,6 +197,46 @@ async def test_a_new_address_is_reported_once_and_with_its_verdict(network: Netw
     network.open -= {OWN}
     await found.use(node(OWN))
     assert [change for _, change in reports.changes] == [OTHER, "LoopbackOnly"], "the former verdict is forgotten"
+    await found.close()
+
+
+@simulated
+async def test_addresses_that_change_during_a_check_are_checked_at_once_and_soon_again(network: Network) -> None:
+    """The check hangs for a second, in which the address changes; the service answers nowhere for four more."""
+    network.open = {OWN}
+    found, _ = new_checker()
+    await found.use(node(OWN))
+    found.follow(spec(), "Running")
+    await asyncio.sleep(10 * H + 1)
+    network.open, network.hanging = set(), {OWN}
+    await asyncio.sleep(H - 0.9)
+    assert network.connecting == 1
+    await found.use(node(OTHER))
+    assert text(found) == "Unchecked"
+    await asyncio.sleep(4)
+    network.open |= {OTHER}
+    await asyncio.sleep(H / 2)
+    assert text(found) == OTHER
+    await found.close()
+
+
+@simulated
+async def test_an_address_that_returns_is_checked_again_although_it_went_during_a_check(network: Network) -> None:
+    network.open |= {OWN, OTHER}
+    found, reports = new_checker()
+    await found.use(node(OWN, OTHER))
+    found.follow(spec(), "Running")
+    await found.wait_checked("s")
+    network.slow |= {OTHER}
+    await asyncio.sleep(H + 0.1)
+    assert network.connecting == 1
+    await found.use(node(OWN))
+    await asyncio.sleep(1)
+    assert network.connecting == 0
+    network.open -= {OTHER}
+    reports.changes.clear()
+    await found.use(node(OWN, OTHER))
+    assert [change for _, change in reports.changes] == [OWN]
     await found.close()
 
 
