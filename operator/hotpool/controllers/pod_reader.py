@@ -70,20 +70,22 @@ class PodReader:
     async def _read(self, pod: PodReference, on_pod: OnPod) -> None:
         """Read one pod until a read succeeds or no node claims the pod."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        while self._pods.is_claimed(pod):
-            found = await self._attempt(pod)
+        while True:
+            async with self._reads:
+                if not self._pods.is_claimed(pod):  # else an agent with another pod in each report keeps others waiting
+                    return
+                found = await self._attempt(pod)
             on_pod(pod, found)
             if found is not None:
                 return
             await asyncio.sleep(backoff.pause())
 
     async def _attempt(self, pod: PodReference) -> PodAddresses | None:
-        async with self._reads:
-            try:
-                found = await self._facts.pod(pod)
-            except ApiUnavailable as error:
-                self._note(str(error).replace(pod.name, "NAME"))
-                return None
+        try:
+            found = await self._facts.pod(pod)
+        except ApiUnavailable as error:
+            self._note(str(error).replace(pod.name, "NAME"))
+            return None
         self._note("")
         return found
 
