@@ -46,9 +46,9 @@ class Claimants:
             candidates += self._take_best()
         if right is not None:
             candidates.append((-right, node))
-        first, second, *others = (*sorted(candidates), None, None)
-        self._first = tuple(item for item in (first, second) if item)
-        for item in filter(None, others):
+        candidates.sort()
+        self._first = tuple(candidates[:2])
+        for item in candidates[2:]:
             self._add(*item)
         return {name for _, name in (*before, *self._first)} - {node} if self._first != before else set()
 
