@@ -23,6 +23,10 @@ from hotpool.api.meta import (
 )
 
 SERVICE_NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_DNS_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+APP_PROTOCOL_PATTERN: Final = rf"^({_DNS_LABEL}(\.{_DNS_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
+"""As the API server has it: with any other one, it would refuse the Service and every change of its endpoints."""
+AppProtocol = Annotated[str, StringConstraints(pattern=APP_PROTOCOL_PATTERN, max_length=253)]
 _SET: JsonDict = {"x-kubernetes-list-type": "set"}
 
 HASH_MAX: Final = 1024
@@ -157,7 +161,7 @@ class PoolServicePort(ApiModel):
     """One of the types in requires.types."""
     port: Annotated[int, Field(ge=1, le=65535)]
     """Port of the Service. Members may have other ports."""
-    app_protocol: Text | None = None
+    app_protocol: AppProtocol | None = None
     """Application protocol as in a Service port, for example http, grpc or kubernetes.io/ws."""
 
 

@@ -80,7 +80,7 @@ class Manager:
         while not self._cache.gate_open:
             if await self.compare():
                 await self._pods_read()
-                while not self._cache.matches.done:
+                while not self._cache.is_complete:
                     await self._clock.pace()
                     self._cache.match_step()
                 self._cache.gate_open = True

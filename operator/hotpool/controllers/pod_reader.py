@@ -80,9 +80,14 @@ class PodReader:
         """
         backoff, asked = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), self._asked[pod]
         try:
-            while self._pods.is_claimed(pod):
-                asked.clear()
-                found = await self._attempt(pod)
+            while True:
+                async with self._reads:
+                    if not self._pods.is_claimed(
+                        pod
+                    ):  # else an agent with a new pod in each report keeps others waiting
+                        return
+                    asked.clear()
+                    found = await self._attempt(pod)
                 on_pod(pod, found)
                 if found is None:
                     with suppress(TimeoutError):
@@ -94,12 +99,11 @@ class PodReader:
             del self._asked[pod]
 
     async def _attempt(self, pod: PodReference) -> PodAddresses | None:
-        async with self._reads:
-            try:
-                found = await self._facts.pod(pod)
-            except ApiUnavailable as error:
-                self._note(str(error).replace(pod.name, "NAME"))
-                return None
+        try:
+            found = await self._facts.pod(pod)
+        except ApiUnavailable as error:
+            self._note(str(error).replace(pod.name, "NAME"))
+            return None
         self._note("")
         return found
 

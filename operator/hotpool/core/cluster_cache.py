@@ -191,18 +191,23 @@ class ClusterCache:
             self._aged |= self._apply_endpoints(others)
 
     def match_step(self) -> set[Key]:
-        """Match new pools and generators, and silent nodes, a bounded number of times. Return the complete new ones."""
+        """Match new pools and generators, silent nodes, and contested ones, a bounded number of times. Return keys."""
         complete, aged = self.matches.step(self.nodes)
         self._aged |= aged
-        return complete
+        return complete | self._apply_endpoints()
 
     def find_orphaned_leases(self, now: float) -> set[Key]:
         """Return the nodes whose Lease is left and not renewed although their NodeCapability was deleted (C4)."""
         return {Key(Kind.NODE, name) for name in self.leases.scan(self.nodes, now)}
 
+    @property
+    def is_complete(self) -> bool:
+        """True if `match_step` has nothing to do."""
+        return self.matches.done and not self.endpoints.contested
+
     def next_deadline(self) -> float | None:
         """Return the time at which `advance` has work (monotonic seconds), or None."""
-        return 0.0 if not self.matches.done else self._silence.next_due
+        return self._silence.next_due if self.is_complete else 0.0
 
     def reset_liveness(self, now: float) -> None:
         """Give every node a fresh period after a recovery of the Lease watch (requirement C3)."""
@@ -295,14 +300,13 @@ class ClusterCache:
         view, others = self.endpoints.update(view)
         return self._replace_view(name, tracker, view) | self._apply_endpoints(others)
 
-    def _apply_endpoints(self, names: Iterable[str]) -> set[Key]:
-        """Update nodes that claim the same address and port as a changed one."""
-        trackers = [(name, self.nodes[name]) for name in names]
-        return {
-            key
-            for name, tracker in trackers
-            for key in self._replace_view(name, tracker, self.endpoints.applied(tracker.view))
-        }
+    def _apply_endpoints(self, names: Iterable[str] = ()) -> set[Key]:
+        """Update nodes that claim the same address and port as a changed one; if they are many, in steps."""
+        dirty = set[Key]()
+        for name in self.endpoints.take(names):
+            if tracker := self.nodes.get(name):
+                dirty |= self._replace_view(name, tracker, self.endpoints.applied(tracker.view))
+        return dirty
 
     def _replace_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, tracker.view = tracker.view, view

@@ -99,6 +99,12 @@ TEMPLATE, UNNAMED = {"spec": service_of("asr", name="one")}, {"spec": service_of
         ("NodePool", "p", service_of("asr", "asr"), "Duplicate value"),
         ("NodePool", "p", service_of("asr", "nmt", port=80), "two ports have the same number"),
         ("NodePool", "p", service_of("asr", clusterIP="10.96.0.1"), "supported values"),
+        (
+            "NodePool",
+            "p",
+            service_of("asr", ports=[{"type": "asr", "port": 80, "appProtocol": "a b"}]),
+            "should match",
+        ),
         ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}}, "template": TEMPLATE}, "not allowed in a template"),
         ("NodePoolGenerator", "1st", {"rule": {"hash": {"count": 2}}, "template": UNNAMED}, "begins with a letter"),
         ("NodePoolGenerator", "g", {"rule": {}}, "exactly one of"),

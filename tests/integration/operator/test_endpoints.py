@@ -11,6 +11,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from tests.support.builders import kube_node_object, node_object, pool_object, report, requires, service
 from tests.support.simulated_fleet import FakeApi, Fleet, operator, simulated, until
 
+from hotpool.controllers import pod_reader
 from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import Endpoint, Kind
 
@@ -282,6 +283,23 @@ async def test_a_pod_that_cannot_be_read_delays_nothing_and_is_read_with_pauses_
         api.pod_fault = lambda _name: None
         await fleet.beating(300)
         assert vouched(fleet, "n") == ("10.244.1.9",)
+
+
+@simulated
+async def test_pods_that_an_agent_no_longer_names_are_not_read_before_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pod_reader, "CONCURRENT_READS", 1)
+    api = api_with(liar=report(), n=report())
+    api.pods["fleet/p"] = pod_object()
+    async with beating_operator(api) as fleet:
+        api.pod_delay = 1.0
+        for sequence in range(2, 30):
+            await asyncio.sleep(0.01)
+            named = {"namespace": "fleet", "name": f"x{sequence}", "uid": "u"}
+            put_report(api, "liar", claiming_pod(sequence=sequence) | claiming_of(named))
+        put_report(api, "n", claiming_pod(sequence=2))
+        assert await until(lambda: vouched(fleet, "n") == ("10.244.1.9",)) < 4
 
 
 @simulated

@@ -48,8 +48,8 @@ class Claimants:
             candidates.append((-right, node))
         candidates.sort()
         self._first = tuple(candidates[:2])
-        for value, other in candidates[2:]:
-            self._add(value, other)
+        for item in candidates[2:]:
+            self._add(*item)
         return {name for _, name in (*before, *self._first)} - {node} if self._first != before else set()
 
     def rival(self, node: str) -> Rival | None:

@@ -5,6 +5,7 @@ A change of one node costs its own claims, and those of the nodes that claim the
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 from hotpool.core.address_problems import AddressProblem, conflict
@@ -15,6 +16,7 @@ from hotpool.core.endpoints.pod_observations import PodClaims, PodObservations
 from hotpool.core.model import Endpoint, Liveness, NodeView
 
 Place = tuple[str, int]
+_NODES_PER_STEP = 20
 _UNTRUSTED: Final = "is claimed by the node's agent alone, and endpoints.trustAgents is false"
 
 
@@ -46,6 +48,8 @@ class EndpointIndex:
 
     policy: AddressPolicy = field(default_factory=AddressPolicy)
     pods: PodObservations = field(default_factory=PodObservations)
+    contested: dict[str, None] = field(default_factory=dict)
+    """Nodes to update because of a change of another one, the first due first."""
     _entries: dict[str, _Entry] = field(default_factory=dict)
     _claimants: dict[Place, Claimants] = field(default_factory=dict)
 
@@ -73,6 +77,17 @@ class EndpointIndex:
             return set()
         self.pods.claim(node, known.pods, {})
         return self._claim(node, known.rights, {})
+
+    def take(self, names: Iterable[str]) -> list[str]:
+        """Return nodes to update, these and those that are left from before, but not more than one step allows.
+
+        A report can contest an address of each of 2,000 other nodes.
+        """
+        self.contested |= dict.fromkeys(names)
+        taken = list(islice(self.contested, _NODES_PER_STEP))
+        for name in taken:
+            del self.contested[name]
+        return taken
 
     def applied(self, view: NodeView) -> NodeView:
         """Return the view of a node with the endpoints that it has now, after a change of another one.

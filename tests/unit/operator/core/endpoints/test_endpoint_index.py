@@ -98,6 +98,21 @@ def test_of_two_nodes_with_an_equal_right_neither_gets_an_address_and_the_others
     assert view(cache, "m").endpoints
 
 
+def test_one_report_that_contests_the_addresses_of_many_nodes_affects_them_in_steps() -> None:
+    addresses = [f"10.1.{number // 250}.{number % 250}" for number in range(500)]
+    cache = cache_of(*(reporting(f"n{number}", ip=ip) for number, ip in enumerate(addresses)))
+    liar = report(
+        *(service(f"s{n}", "tts", endpoint={"addresses": [ip], "port": 6007}) for n, ip in enumerate(addresses))
+    )
+    steps = [cache.upsert(node("liar", liar), 0)]
+    while not cache.is_complete:
+        assert cache.next_deadline() == 0.0
+        steps.append(cache.match_step())
+    assert max(map(len, steps)) < 50
+    assert {key.name for step in steps for key in step} == {"liar", *(f"n{number}" for number in range(500))}
+    assert not any(view(cache, f"n{number}").endpoints for number in range(500))
+
+
 def test_the_better_vouched_of_two_nodes_gets_the_address() -> None:
     cache = cache_of(reporting("n"), reporting("m"), allowed_cidrs=(ip_network("10.0.0.0/8"),))
     assert not view(cache, "n").endpoints
