@@ -184,9 +184,12 @@ def upgrade_stored_objects(former: FormerFleet) -> None:
     fleet = former.fleet
     assert not NEW_FIELDS & fields(report(fleet, REAL))
     upgrade_definitions(fleet)
-    plurals = ("nodecapabilities", "nodepools", "nodepoolslices", "nodepoolgenerators")
-    objects = {"apiVersion": "v1", "kind": "List", "items": [item for plural in plurals for item in fleet.list(plural)]}
-    fleet.kubectl("replace", "--dry-run=server", "--validate=strict", "-f", "-", text=json.dumps(objects))
+    for plural in ("nodecapabilities", "nodepools", "nodepoolslices", "nodepoolgenerators"):
+        items = fleet.list(plural)
+        for item in items:
+            del item["metadata"]["resourceVersion"]  # the operator may write the object meanwhile
+        objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        fleet.kubectl("replace", "--dry-run=server", "--validate=strict", "-f", "-", text=objects)
     write_as_former_agent(fleet, GONE, 1, 2)
     former.wait_processed()
 
