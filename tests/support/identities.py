@@ -89,6 +89,12 @@ class Credential:
             return Response(error.code, error.read().decode())
 
 
+def install_agents(fleet: Fleet) -> None:
+    """Install the chart's objects for agents, without the DaemonSet."""
+    documents = [item for item in render(fleet.namespace, only="agent/*") if item["kind"] != "DaemonSet"]
+    fleet.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=yaml.safe_dump_all(documents))
+
+
 class IdentityNamespace:
     """A fleet's namespace with accounts, policy, and objects of nodes, pools and people."""
 
@@ -105,9 +111,7 @@ class IdentityNamespace:
 
     def install(self) -> None:
         """Install the chart's objects for agents, without the DaemonSet."""
-        documents = [item for item in render(self.fleet.namespace, only="agent/*") if item["kind"] != "DaemonSet"]
-        text = yaml.safe_dump_all(documents)
-        self.fleet.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
+        install_agents(self.fleet)
 
     def inside(self, node: str) -> Credential:
         """Return a credential of the shared account, with a token bound to a pod of the node."""
