@@ -118,8 +118,7 @@ def envoy_configs() -> dict[str, str]:
 
 
 def server(name: str) -> dict[str, Any]:
-    template = pod(name, ["python3", "-c", SERVER, str(PORT)], restartPolicy="Never")
-    return {"apiVersion": "v1", "kind": "Pod", **template}
+    return {"apiVersion": "v1", "kind": "Pod", **pod(name, ["python3", "-c", SERVER, str(PORT)], restartPolicy="Never")}
 
 
 def gateway(name: str) -> dict[str, Any]:
