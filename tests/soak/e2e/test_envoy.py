@@ -77,12 +77,17 @@ class Load:
 
     def __init__(self, output: IO[str]) -> None:
         self.requests: list[Request] = []
-        threading.Thread(target=self._read, args=[output], name="load", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=[output], name="load", daemon=True)
+        self._reader.start()
 
     def _read(self, output: IO[str]) -> None:
         for line in output:
             began, answer = line.split()
             self.requests.append(Request(float(began), answer))
+
+    def finish(self) -> None:
+        """Wait until the last request is read."""
+        self._reader.join(PATIENCE)
 
     def first(self, answer: str) -> float:
         """Wait for an answer; return when the first request that got it began."""
@@ -199,9 +204,12 @@ def sending(release: Release, host: str) -> Iterator[Load]:
     ) as process:
         assert process.stdin
         assert process.stdout
-        yield Load(process.stdout)
-        process.stdin.close()
-        process.wait(PATIENCE)
+        load = Load(process.stdout)
+        try:
+            yield load
+        finally:
+            process.stdin.close()
+            load.finish()
 
 
 def test_a_start_and_a_stop_move_requests_within_the_bound_and_none_fails(
