@@ -143,7 +143,7 @@ def _copy_sbom(path: Path) -> None:
 
 def _remove_old(image: Image) -> None:
     name = image.name.partition(":")[0].replace("/", "-")
-    known = sorted(_folder().glob(f"{name}-[0-9]*"), key=lambda folder: folder.stat().st_mtime)
+    known = sorted(_folder().glob(f"{name}-*"), key=lambda folder: folder.stat().st_mtime)
     for folder in known[:-_KEPT]:
         shutil.rmtree(folder)
 
