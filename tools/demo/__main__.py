@@ -197,7 +197,9 @@ def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
         stack.enter_context(cluster(CLUSTER, folder / "kubeconfig", kind))
     redis = stack.enter_context(redis_url())
     kubectl = kubectl_program(kind)
-    demo = Demo(folder, Fleet(folder / "kubeconfig", kubectl, NAMESPACE, redis), redis, kubectl)
+    # All nodes are this machine, whatever the environment advertises: the demo connects to what it picks.
+    fleet = Fleet(folder / "kubeconfig", kubectl, NAMESPACE, redis, advertise="127.0.0.1")
+    demo = Demo(folder, fleet, redis, kubectl)
     stack.callback(demo.close)
 
     def view() -> RenderableType:

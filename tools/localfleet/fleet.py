@@ -48,6 +48,7 @@ _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
 _STATE_VARIABLE: Final = "HOTPOOL_AGENT_STATE_DIR"
 _ADVERTISE: Final = "HOTPOOL_AGENT_ADVERTISE"
+_LOOPBACK: Final = "127.0.0.1"
 """Address of every agent of the fleet: by default loopback, because its clients are on this machine, too."""
 _ANY_NAMESPACE: Final = "any-namespace"
 
@@ -84,13 +85,22 @@ class Fleet:
     """One namespace with its operator and agents; `close` ends every process that they started.
 
     `server`: the address by which operator and agents reach the API server; default: the administrator's.
+    `advertise`: the address of each agent for clients; default: $HOTPOOL_AGENT_ADVERTISE, else loopback.
     """
 
     def __init__(
-        self, kubeconfig: Path, kubectl: Path, namespace: str, redis_url: str, *, server: str | None = None
+        self,
+        kubeconfig: Path,
+        kubectl: Path,
+        namespace: str,
+        redis_url: str,
+        *,
+        server: str | None = None,
+        advertise: str | None = None,
     ) -> None:
         self.namespace = namespace
         self._server = server
+        self._advertise = advertise or os.environ.get(_ADVERTISE, _LOOPBACK)
         self.redis_url = redis_url
         self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
         atexit.register(self.close)
@@ -201,7 +211,7 @@ class Fleet:
     @property
     def agent_environment(self) -> dict[str, str]:
         """Environment in which `hotpool-agent` finds this fleet's agents."""
-        return {_STATE_VARIABLE: str(self.folder / "agents"), _ADVERTISE: os.environ.get(_ADVERTISE, "127.0.0.1")}
+        return {_STATE_VARIABLE: str(self.folder / "agents"), _ADVERTISE: self._advertise}
 
     def agent(self, node: str, *words: str) -> str:
         """Run a `hotpool-agent` command for a node's agent and return its output."""
