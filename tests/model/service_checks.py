@@ -25,7 +25,8 @@ def service_mismatch(simulation: "Simulation") -> str | None:
         service = wanted_name(body)
         if name in paused or service in kept:
             continue
-        found = _service(simulation, name, body, service if service and holding[service] == name else None)
+        has = service and holding[service] == name and not _is_foreign(simulation.api.core[SERVICES].get(service), body)
+        found = _service(simulation, name, body, service if has else None)
         if found:
             return f"{name}: {found}"
     strays = [
@@ -59,6 +60,13 @@ def _service(simulation: "Simulation", pool: str, body: Json, service: str | Non
     must = expected(body, simulation.api.members(pool), nodes, outcomes)
     seen = _seen(simulation, service)
     return None if seen == must else f"clients of {service} see {seen}, not {must}"
+
+
+def _is_foreign(service: Json | None, pool: Json) -> bool:
+    """Return True if a Service has lost the operator's label while another pool owned it: then it is never touched."""
+    if service is None or _pool_of(service) is not None:
+        return False
+    return all(owner["uid"] != pool["metadata"]["uid"] for owner in service["metadata"].get("ownerReferences") or ())
 
 
 def _seen(simulation: "Simulation", service: str) -> Seen | str:
