@@ -6,14 +6,18 @@ Monotonic seconds measure silence and rates. The wall clock is only written into
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from typing import Final
 
 from hotpool.api.meta import timestamp
 
 TURN_SECONDS: Final = 0.01
 """Time that steps may take in one turn of the event loop; the last one may exceed it."""
+_SHORTEST_WAIT: Final = 0.001
+"""A difference of rounding must not become a busy loop."""
 
 
 class Pace:
@@ -61,6 +65,15 @@ class Clock:
     def __call__(self) -> float:
         """Return monotonic seconds."""
         return self.monotonic()
+
+    async def wait(self, event: asyncio.Event, until: float) -> None:
+        """Wait for an event until a time (monotonic seconds; infinite: without limit)."""
+        if until <= self():  # a time-out would take three turns of the loop
+            await asyncio.sleep(0)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if until == inf else max(_SHORTEST_WAIT, until - self())):
+                await event.wait()
 
     def timestamp(self) -> str:
         """Return the current time as RFC 3339 in UTC."""

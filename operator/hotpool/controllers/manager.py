@@ -31,8 +31,6 @@ FIRST_RESYNC_SECONDS: Final = 10.0
 _WAIT_SECONDS: Final = 1.0
 _LONGEST_WAIT_FOR_PODS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
-_SHORTEST_SLEEP: Final = 0.001
-"""A difference of rounding must not become a busy loop."""
 _LONGEST_SLEEP: Final = 5.0
 """Longest time between two checks of the Lease watch."""
 
@@ -214,14 +212,7 @@ class Manager:
 
     async def _sleep(self, until: float) -> None:
         self._sleeps_until = until
-        if until <= self._clock():  # a time-out would take three turns of the loop
-            await asyncio.sleep(0)
-            return
-        try:
-            async with asyncio.timeout(max(_SHORTEST_SLEEP, until - self._clock())):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await self._clock.wait(self._wake, until)
 
     async def compare(self) -> bool:
         """Compare the cache with complete LISTs (requirement C7). Return False if the API server is unavailable."""

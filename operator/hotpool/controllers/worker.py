@@ -146,13 +146,8 @@ class Worker:
     async def _sleep(self) -> None:
         times = [self._drift_at if self._may_check else float("inf")] if self._connected else [self._connect_at]
         times += [due for queue in self._queues.values() if self._connected and (due := queue.next_due()) is not None]
-        if self._results or self._ended:
-            return
-        try:
-            async with asyncio.timeout(None if min(times) == float("inf") else max(0.0, min(times) - self._clock())):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        if not self._results and not self._ended:
+            await self._clock.wait(self._wake, min(times))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
