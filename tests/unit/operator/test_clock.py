@@ -1,10 +1,7 @@
-"""Pace of the event loop: work in small steps shares its turns. Waits until a time."""
+"""Pace of the event loop: work in small steps shares its turns."""
 
 import asyncio
 from dataclasses import dataclass, field
-from math import inf, nextafter
-
-from tests.support.simulated_fleet import now, simulated
 
 from hotpool.clock import TURN_SECONDS, Clock
 
@@ -64,10 +61,3 @@ async def test_other_work_of_a_turn_leaves_less_time_for_steps() -> None:
     await work.steps(clock, 8)
     await responding
     assert work.turns[1:5] == [1, 1, 1, 1]
-
-
-@simulated
-async def test_a_wait_until_a_time_that_differs_by_rounding_ends_after_it() -> None:
-    until = nextafter(now(), inf)
-    await Clock(now).wait(asyncio.Event(), until)
-    assert now() >= until
