@@ -318,7 +318,7 @@ class Agent:
             "sequence": self.reporter.state.sequence,
             "acceptedAt": self.reporter.state.accepted_at,
             "leaving": self.services.leaving,
-            "draining": self.store.state.draining,
+            "draining": self.services.draining,
             "agentVersion": self.blank.agent_version,
             "listening": self.listening,
             "addresses": [{"ip": item.ip, "source": item.source} for item in self.endpoints.addresses],
@@ -334,7 +334,7 @@ class Agent:
             "ReportFailed": self.source.problem,
             "ReportRejected": self.reporter.state.rejected,
             "NotReported": self.reporter.holder() is None,
-            "Draining": self.store.state.draining,
+            "Draining": self.services.draining,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 

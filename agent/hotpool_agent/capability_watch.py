@@ -1,4 +1,4 @@
-"""Watch of the node's own NodeCapability: commands from the cluster, a report that vanished (requirements A2, B8)."""
+"""Watch of the node's own NodeCapability: commands and drains from the cluster, a vanished report (A2, B8, C5)."""
 
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.retry_loop import RetryLoop
@@ -28,3 +28,4 @@ class CapabilityWatch(RetryLoop):
             self.problem = None
             self._reporter.on_stored_report(parse_stored(capability))
             self._services.apply_intents(parse_intents(capability))
+            self._services.node_drain.on_capability(capability)

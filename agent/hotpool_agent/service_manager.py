@@ -17,6 +17,7 @@ from hotpool.api.capability import Report, ServiceIntent, ServiceState
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 from hotpool_agent.endpoints.checker import EndpointChecker
 from hotpool_agent.gpu_reader import GpuReader
+from hotpool_agent.node_drain import NodeDrain
 from hotpool_agent.paths import log_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes.prober import Prober
@@ -68,6 +69,7 @@ class ServiceManager:
         self.known = asyncio.Event()
         """Set when `services` holds all of the catalogue, with the processes that earlier agents left."""
         self.leaving = False
+        self.node_drain = NodeDrain(blank.session, self._follow_drain)
         self.catalogue = catalogue
         self._base = base
         self._blank = blank
@@ -95,9 +97,14 @@ class ServiceManager:
             self.statuses(),
             self._blank.model_copy(update={"hardware": hardware, "addresses": self._endpoints.addresses}),
             leaving=self.leaving,
-            draining=self._store.state.draining,
+            draining=self.draining,
             refused=rejected,
         )
+
+    @property
+    def draining(self) -> bool:
+        """True while the machine's owner, or the agent before its stop, drains the node."""
+        return self._store.state.draining or self.node_drain.requested
 
     def statuses(self) -> list[ServiceStatus]:
         """Return the status of all services: those of the catalogue, then pods."""
@@ -133,6 +140,7 @@ class ServiceManager:
             endpoints=self._endpoints,
             reporting=self._reporting,
             store=self._store,
+            node_drain=self.node_drain,
             start_queue=StartQueue(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
@@ -227,6 +235,15 @@ class ServiceManager:
         if service.follow_auto_start():
             self._store.save()
             service.handle(events.Start())
+
+    def begin_drain(self) -> None:
+        """Report the node as draining until the agent has ended (requirement B10)."""
+        self.node_drain.request()
+        self._reporting.changed()
+
+    def _follow_drain(self) -> None:
+        for service in self.services.values():
+            service.follow_drain()
 
     def shut_down(self) -> None:
         """Begin the shut-down: the next report has `leaving`, all services stop, desired states are kept."""

@@ -14,6 +14,8 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore
 from hotpool_agent.stop_signals import StopSignals
 
+CONFIRMATION_SECONDS: Final = 2.0
+"""Least time in which the operator confirms a drain."""
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -52,7 +54,9 @@ class ShutDown:
         await self.store.flush_within(self.settings.request_seconds)
 
     async def _stop_services(self) -> None:
-        """Report `leaving`, stop all services in parallel, then report the last state (B10)."""
+        """Drain the node, report `leaving`, stop all services in parallel, then report the last state (B10)."""
+        if timeout := self.services.catalogue.drain_timeout_seconds:
+            await self._drain(timeout)
         self.services.shut_down()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.announce_seconds):
@@ -62,6 +66,20 @@ class ShutDown:
             async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
                 await self.reporter.flush()
         await self.store.flush_within(self.settings.request_seconds)
+
+    async def _drain(self, seconds: float) -> None:
+        """Report the node as draining until the operator confirms that nothing is in use, at most `seconds`."""
+        _LOG.info("draining before the stop", timeout_seconds=seconds)
+        self.services.begin_drain()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.reporter.flush()
+                # A confirmation of an earlier drain may still be stored. That of this one takes at least as long.
+                await asyncio.sleep(CONFIRMATION_SECONDS)
+                await self.services.node_drain.wait_drained()
+        except TimeoutError:
+            _LOG.warning("stopping before the drain was confirmed (timeout)", timeout_seconds=seconds)
+        self.services.node_drain.finish()
 
     async def _kill_services(self) -> None:
         _LOG.warning("second signal: killing the services")

@@ -17,6 +17,7 @@ from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.cluster_addresses import ClusterAddresses
 from hotpool.controllers.context import ControllerContext
+from hotpool.controllers.drain_reader import DrainReader
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager, first_of
 from hotpool.controllers.pod_reader import PodReader
@@ -149,10 +150,13 @@ class Operator:
             service_refusal=refusal,
         )
         targets: list[Target] = []
+        redis: RedisTarget | None = None
         if self._redis:
             key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
             writer = RedisWriter(self._redis, self._elector, **key_options)
-            targets.append(RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id))
+            redis = RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id)
+            targets.append(redis)
+        self._drain_reader = DrainReader(redis, self._cache, self._clock, context.drains, self._manager.mark)
         targets.append(KubernetesTarget(context, self._reader))
         return [*targets, self._service_target(refusal)] if self._settings.services else targets
 
@@ -269,6 +273,7 @@ class Operator:
                 self._manager.lead(self._targets()),
                 self._recorder.run(self._events.post),
                 self._lease_watch_probe.run(),
+                self._drain_reader.run(),
                 self._lost.wait(),
             )
         except (NotLeaderError, FencedError) as error:

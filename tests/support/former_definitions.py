@@ -1,4 +1,4 @@
-"""The definitions of the release before endpoints: those of today without what schema revision 5 added.
+"""The definitions of the release before endpoints: those of today without what schema revisions 5 and 6 added.
 
 They state today's revision, because today's operator stands for the former one, and refuses an older revision.
 """
@@ -28,7 +28,8 @@ def _reduce(kind: str, schema: Json) -> None:
         report = _at(schema, "status", "report")
         _drop(_at(schema, "spec"), "addresses")
         _drop(report, "addresses")
-        _drop(report["properties"]["services"]["items"], "endpoint", "endpointReason", "pod")
+        _drop(report["properties"]["services"]["items"], "endpoint", "endpointReason", "pod", "inFlight")
+        _drop(_at(schema, "status"), "drain")
     elif kind == "NodePool":
         _reduce_pool(_at(schema, "spec"))
     elif kind == "NodePoolGenerator":

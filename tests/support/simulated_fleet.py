@@ -23,12 +23,14 @@ from tests.support.leadership import FixedLeadership
 from hotpool.api import meta
 from hotpool.clock import Clock
 from hotpool.controllers.context import ControllerContext
+from hotpool.controllers.drain_reader import DrainReader
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager
 from hotpool.controllers.pod_reader import PodReader
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.drain import Ledger
 from hotpool.core.endpoints.address_policy import AddressPolicy
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
@@ -464,11 +466,11 @@ def replaced(value: Json, operations: list[Json]) -> Json:
 
 
 def applied(status: Json, ours: Json) -> Json:
-    """Return the status after a server-side apply of conditions, merged by type with those of others."""
+    """Return the merge patch of a server-side apply: conditions are merged by type with those of others."""
     stored = status.get("conditions") if isinstance(status, dict) else None
     found = [*(stored if isinstance(stored, list) else []), *ours["conditions"]]
     conditions = {c["type"]: c for c in found if isinstance(c, dict) and isinstance(c.get("type"), str)}
-    return {**ours, "conditions": list(conditions.values())}
+    return {"drain": None, **ours, "conditions": list(conditions.values())}
 
 
 # Redis.
@@ -496,6 +498,10 @@ class FakeRedis:
     refusals: dict[str, BaseException] = field(default_factory=dict)
     """Method, or method and name → the exception it raises."""
     delay: float = 0.0
+    reservations: dict[str, int] = field(default_factory=dict)
+    """Node → number of reservations."""
+    begun: float = -1e6
+    """Time since which all reservations are known, in simulated seconds."""
     log: list[tuple[float, str, str]] = field(default_factory=list)
     """Simulated seconds, method and name of each write."""
     _writing: list[str] = field(default_factory=list)
@@ -506,6 +512,7 @@ class FakeRedis:
         """Delete everything."""
         self.pools, self.nodes, self.index, self.history = {}, {}, {}, {}
         self.term, self.complete = 0, None
+        self.reservations, self.begun = {}, now()
 
     def writes_of(self, name: str) -> list[str]:
         """Return the methods that wrote one name."""
@@ -561,6 +568,13 @@ class FakeRedis:
             await self._write("drop_index", ",".join(names))
         for name in names:
             self.index.pop(name, None)
+
+    async def read_ledger(self, _rank: int, nodes: Sequence[str]) -> Ledger:
+        """Return the reservations, and those of these nodes, which expire in 30 s."""
+        await self._raise_fault("read_ledger", "")
+        held = frozenset(name for name, number in self.reservations.items() if number)
+        in_use = {name: self.reservations.get(name, 0) for name in nodes}
+        return Ledger(now() - self.begun, 30.0 if held else 0.0, len(held), held, in_use)
 
     async def stamp(self, *, complete: bool) -> None:
         """Mark the projection as alive."""
@@ -645,6 +659,7 @@ class Fleet:
         self.watch_frozen = False
         """True while the Lease watch is open and delivers no events."""
         self._beats = 0
+        self._drain_reader: DrainReader
 
     @property
     def leading(self) -> bool:
@@ -673,10 +688,13 @@ class Fleet:
             recorder=self.recorder,
         )
         kubernetes = KubernetesTarget(context, self._reader)
-        if self.redis is None:
-            return [kubernetes]
-        redis = RedisTarget(cast("Any", self.redis), self.cache, self._clock, self.leadership, cluster_id)
-        return [redis, kubernetes]
+        redis = (
+            RedisTarget(cast("Any", self.redis), self.cache, self._clock, self.leadership, cluster_id)
+            if self.redis
+            else None
+        )
+        self._drain_reader = DrainReader(redis, self.cache, self._clock, context.drains, self.manager.mark)
+        return [redis, kubernetes] if redis else [kubernetes]
 
     @property
     def redis_error(self) -> str:
@@ -724,7 +742,12 @@ class Fleet:
         )
         client = cast("Any", self.api)
         events = EventWriter(client, "fleet", self.leadership, instance="operator-1")
-        parts = (self.manager.lead(self._targets()), self.renew_probe_lease(), self.recorder.run(events.post))
+        parts = (
+            self.manager.lead(self._targets()),
+            self.renew_probe_lease(),
+            self.recorder.run(events.post),
+            self._drain_reader.run(),
+        )
         self.tasks += [asyncio.create_task(part) for part in parts]
 
     async def lose_leadership(self) -> None:

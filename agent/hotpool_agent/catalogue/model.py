@@ -45,10 +45,13 @@ Port = Annotated[int, AfterValidator(_within(1, 65535))]
 Status = Annotated[int, AfterValidator(_within(100, 599))]
 Seconds = Annotated[float, AfterValidator(_within(0.01, 86400))]
 Pause = Annotated[float, AfterValidator(_within(0, 3600))]
+DrainTimeout = Annotated[float, AfterValidator(_within(0, 86400))]
 Failures = Annotated[int, AfterValidator(_within(1, 100))]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
 ProgramName = Annotated[str, StringConstraints(pattern=r"^[^/]+$")]
+MetricName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")]
+JsonPath = Annotated[str, StringConstraints(pattern=r"^(\.[^.\[\]]+)+$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]*$")]
 
@@ -215,6 +218,18 @@ class Observe(Probe):
     failures: Failures = 3
 
 
+class InFlight(Model):
+    """Number of requests in progress, by exactly one of a Prometheus metric and a path in a JSON document.
+
+    A metric with several samples is their sum. It is read only while the service or the node drains (requirement B5).
+    """
+
+    http: HttpCheck
+    metric: MetricName | None = None
+    json_path: JsonPath | None = None
+    timeout_seconds: Seconds = 2.0
+
+
 class Run(Model):
     """Command of a supervised service; `workingDir` is relative to the catalogue's folder."""
 
@@ -260,6 +275,8 @@ class ServiceSpec(Model):
     heavy: bool = False
     auto_start: bool = False
     pre_stop_seconds: Pause = 1.0
+    drain_timeout_seconds: DrainTimeout = 0.0
+    in_flight: InFlight | None = None
     attributes: Attributes = Attributes()
     run: Run | None = None
     ready: Ready = Ready()
@@ -284,6 +301,7 @@ class Catalogue(Model):
 
     version: Literal[1]
     on_agent_exit: Literal["stop", "keep"] = "stop"
+    drain_timeout_seconds: DrainTimeout = 0.0
     advertise: Advertise | None = None
     types: dict[Label63, TypeRule] = {}
     services: Annotated[tuple[ServiceSpec, ...], Field(strict=False)] = ()
@@ -299,6 +317,8 @@ def inconsistencies(catalogue: Catalogue) -> list[tuple[tuple[str | int, ...], s
     """Return (path, message) of each error between fields that are valid alone, in the catalogue's order."""
     errors: list[tuple[tuple[str | int, ...], str]] = []
     first: dict[str, int] = {}
+    if catalogue.drain_timeout_seconds and catalogue.on_agent_exit == "keep":
+        errors.append((("drainTimeoutSeconds",), "has no effect with onAgentExit: keep; remove one of them"))
     for index, service in enumerate(catalogue.services):
         where: tuple[str | int, ...] = ("services", index)
         if first.setdefault(service.id, index) != index:
@@ -312,6 +332,20 @@ def inconsistencies(catalogue: Catalogue) -> list[tuple[tuple[str | int, ...], s
 
 
 def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]:
+    return [*_run_problems(service), *_in_flight_problems(service)]
+
+
+def _in_flight_problems(service: ServiceSpec) -> Iterable[tuple[tuple[str, ...], str]]:
+    source = service.in_flight
+    if source is None:
+        return
+    if (source.metric is None) == (source.json_path is None):
+        yield ("inFlight",), "exactly one of metric and jsonPath is required"
+    for path, message in _probe_problems(service, Probe(http=source.http)):
+        yield ("inFlight", *path), message
+
+
+def _run_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]:
     if (service.run is None) == (service.observe is None):
         return [((), "exactly one of 'run' (supervised) and 'observe' (observed) is required")]
     if service.observe is not None:
@@ -333,6 +367,9 @@ def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tupl
         errors.append((("observe", "process"), "exactly one of name and pidFile is required"))
     if service.auto_start:
         errors.append((("autoStart",), "an observed service is started by another program; remove autoStart"))
+    if service.drain_timeout_seconds:
+        text = "an observed service is stopped by another program; remove drainTimeoutSeconds"
+        errors.append((("drainTimeoutSeconds",), text))
     return errors
 
 

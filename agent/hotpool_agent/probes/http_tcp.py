@@ -8,7 +8,7 @@ import errno
 import os
 import ssl
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
@@ -45,6 +45,8 @@ class ProbeResult:
     """Pid of the service's process, if the probe found it."""
     volatile: str = ""
     """Text that the service chose: a body, output, or an error that quotes them."""
+    body: str = field(default="", repr=False)
+    """The whole body of a successful HTTP probe."""
 
     @property
     def text(self) -> str:
@@ -142,7 +144,7 @@ async def _judge(
     if body is None:
         return ProbeResult(ok=False, detail=f"{name}: the body is larger than {_BODY_LIMIT} bytes")
     if check.expect_body is None or body.strip() == check.expect_body.strip():
-        return ProbeResult(ok=True)
+        return ProbeResult(ok=True, body=body)
     return ProbeResult(
         ok=False,
         detail=f"{name}: the body is not {quoted(check.expect_body.strip())}",

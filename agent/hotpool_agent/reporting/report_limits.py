@@ -163,6 +163,7 @@ def _bounded(status: ServiceStatus, dropped: DropCounter) -> Service:
         endpoint=status.endpoint,
         endpoint_reason=status.endpoint_reason,
         pod=_pod(status),
+        in_flight=status.in_flight,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hotpool_agent.endpoints.checker import EndpointChecker
+from hotpool_agent.node_drain import NodeDrain
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.services.start_queue import StartQueue
@@ -22,5 +23,6 @@ class ServiceContext:
     endpoints: EndpointChecker
     reporting: Reporting
     store: StateStore
+    node_drain: NodeDrain
     start_queue: StartQueue
     """Queue of heavy services."""

@@ -28,6 +28,7 @@ from hotpool_agent.services.process_table import ProcessTable, owner, ownership_
 from hotpool_agent.services.state_machine import Action, Machine
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.services.stored_flaps import StoredFlaps
+from hotpool_agent.services.usage import ServiceUsage
 from hotpool_agent.state_store import StoredServiceState
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class ServiceController:
         """Size of the log file when the process was started."""
         self._events: deque[Event] = deque()
         self._tasks: dict[str, asyncio.Task[Event | None]] = {}
+        self._usage = ServiceUsage(context.prober, context.node_drain, context.reporting.changed)
         self._flaps = StoredFlaps(stored, context.settings)
         self._schedule_reuse()
         if spec.observe is not None:
@@ -97,6 +99,7 @@ class ServiceController:
         """Apply a changed catalogue entry that needs no new process (`launch_digest` is the same)."""
         before, self.spec = self.spec, spec
         self._follow_endpoint()
+        self.follow_drain()
         if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
             self.handle(events.Revised(spec.heavy))
 
@@ -130,7 +133,12 @@ class ServiceController:
             flapping=self._flaps.seconds_left() is not None,
             endpoint=endpoint,
             endpoint_reason=endpoint_reason,
+            in_flight=self._usage.number,
         )
+
+    def follow_drain(self) -> None:
+        """Read the service's number of requests in progress while it or its node drains (requirement B5)."""
+        self._usage.follow(self.spec, self.machine.state)
 
     def remember(self, table: ProcessTable) -> None:
         """Look for new members among all processes, while their descent can be seen."""
@@ -147,7 +155,7 @@ class ServiceController:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._usage.close(), return_exceptions=True)
         return self._process if isinstance(self._process, Process) else None
 
     def _step(self, event: Event) -> None:
@@ -157,6 +165,7 @@ class ServiceController:
             if self.machine.state != before.state:
                 self._guard(lambda: self._on_state_change(before))
                 self._guard(self._follow_endpoint)
+                self._guard(self.follow_drain)
             # Notify the reporter before the actions: a withdrawal must not wait for them.
             self._guard(self._context.reporting.changed)
             self.notifier.notify()
@@ -337,6 +346,8 @@ class ServiceController:
             _LOG.warning("stopping before the withdrawal was accepted (timeout)", id=self.spec.id)
         else:
             await asyncio.sleep(self.spec.pre_stop_seconds)
+        if (timeout := self.spec.drain_timeout_seconds) and not await self._usage.wait_unused(timeout):
+            _LOG.warning("stopping before the service was unused (timeout)", id=self.spec.id, timeout_seconds=timeout)
         return events.Withdrawn()
 
     async def _terminate(self, grace: float) -> Event:

@@ -33,5 +33,7 @@ class ServiceStatus:
     endpoint: ServiceEndpoint | None = None
     endpoint_reason: EndpointReason | None = None
     """Reason why the service has no endpoint though it runs."""
+    in_flight: int | None = None
+    """Number of requests in progress, as the service says. None: it does not say, or neither it nor the node drains."""
     dropped: int = 0
     """Number of its annotations that are ignored because they cannot be read."""

@@ -225,6 +225,8 @@ class Service(ApiModel):
     """Reason why a running service has no endpoint: LoopbackOnly, Local, NoPort, NoAddress or Unchecked."""
     pod: PodReference | None = None
     """The pod that the service runs in. Null: the service is no pod."""
+    in_flight: Count | None = None
+    """Number of requests in progress, as the service itself says. Only while the service or the node drains (B5)."""
 
 
 class TypeCapability(ApiModel):
@@ -260,7 +262,7 @@ class Report(ApiModel):
     leaving: bool = False
     """True: the agent shuts down, and the node leaves all pools at once (requirement B10)."""
     draining: bool = False
-    """True: the machine's owner drains the node, so that it is listed as Draining (requirement C5)."""
+    """True: the machine's owner drains the node, or its agent before it stops. Listed as Draining (requirement C5)."""
     interval_seconds: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval in seconds."""
     summary: Short = ""
@@ -281,6 +283,30 @@ class Report(ApiModel):
     """Number of details left out to keep the report under 64 KiB. Capabilities are never left out."""
 
 
+class ServiceInUse(ApiModel):
+    """Work in progress of one service."""
+
+    id: Short
+    """Id of the service."""
+    in_flight: Count
+    """Number of requests in progress."""
+
+
+class DrainStatus(ApiModel):
+    """Progress of a drain, which ends when nothing is in use (requirement C5)."""
+
+    since: Timestamp
+    """Time at which the operator saw the drain begin."""
+    counted: Short
+    """Kind of work that is counted: Reservations, Services (by their own numbers), Both or Nothing."""
+    in_flight: Count | None = None
+    """Reservations and requests in progress; the larger number if both are counted. Null: nothing is counted."""
+    by_service: Annotated[tuple[ServiceInUse, ...], Field(max_length=MAX_SERVICES)] = ()
+    """Numbers of the services that have one."""
+    last_expiry: Timestamp | None = None
+    """Time at which the last reservation of the node expires, unless it is renewed. Null: there is none."""
+
+
 class CapabilityStatus(ApiModel):
     """Observed state of the node: `report` is written by its agent, the rest by the operator."""
 
@@ -292,7 +318,9 @@ class CapabilityStatus(ApiModel):
         tuple[Condition, ...],
         Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
-    """Conditions Ready, Draining, AddressNotAllowed and AddressConflict, written by the operator."""
+    """Conditions Ready, Draining, Drained, AddressNotAllowed and AddressConflict, written by the operator."""
+    drain: DrainStatus | None = None
+    """Progress of the drain, written by the operator while the node drains."""
     ready: Tristate | None = None
     """Status of condition Ready, for field selectors and columns."""
 

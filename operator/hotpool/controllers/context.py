@@ -1,11 +1,13 @@
 """Dependencies that the controllers of Kubernetes share."""
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hotpool.clock import Clock
 from hotpool.controllers.resync import Resync
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.drain import DrainObservation
 from hotpool.core.model import Key, Kind, Meta
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.decode import DecodeError, decode
@@ -26,6 +28,8 @@ class ControllerContext:
     recorder: EventRecorder
     service_refusal: str = ""
     """Reason why no pool may have a Service; empty: pools may."""
+    drains: MutableMapping[str, DrainObservation] = field(default_factory=dict)
+    """Draining node → what was last read about its drain."""
     dirty: set[Key] = field(default_factory=set)
     """Keys that the stored responses affect; the next result takes them along, also that of a failure."""
 

@@ -171,6 +171,10 @@ class Manager:
         self.ingest.on_watch_restored(listed=listed)
         self._wake.set()
 
+    def mark(self, keys: Iterable[Key]) -> None:
+        """Make keys due now, after an observation that is not in the cache."""
+        self._mark(keys)
+
     def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
         self._wake_pod_reader()

@@ -1,12 +1,20 @@
-"""Reconciling of one node in Kubernetes (requirements C4, C6). Must not decide about liveness or start a task."""
+"""Reconciling of one node in Kubernetes (requirements C4 to C6). Must not decide about liveness or start a task."""
+
+from math import inf
+from typing import Final
 
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.result import Result
-from hotpool.core.model import Kind
+from hotpool.core.conditions import set_conditions
+from hotpool.core.drain import plan_drain
+from hotpool.core.model import Kind, NodeView
 from hotpool.core.node_liveness import NodeLivenessTracker
 from hotpool.core.planning.diff import conditions_differ
 from hotpool.core.planning.pool_plan import plan_node
 from hotpool.observability.metrics import TRANSITIONS
+
+DRAIN_WRITE_SECONDS: Final = 2.0
+"""Shortest time between two writes of the progress of one drain."""
 
 
 class NodeController:
@@ -14,6 +22,8 @@ class NodeController:
 
     def __init__(self, context: ControllerContext) -> None:
         self._context = context
+        self._drain_written: dict[str, float] = {}
+        """Draining node → time of the last write of its status (monotonic seconds)."""
 
     def reset_pacing(self, name: str) -> None:
         """Do nothing: writes of nodes have no rate limit."""
@@ -21,20 +31,42 @@ class NodeController:
     async def reconcile(self, name: str) -> Result:
         """Write conditions, then the owner reference; or delete an expired node."""
         tracker = self._context.cache.nodes.get(name)
-        plan = plan_node(tracker.view, self._context.clock.timestamp()) if tracker else None
-        if tracker and plan and conditions_differ(tracker.view.node.conditions, plan.conditions):
-            node = tracker.view.node
-            written = await self._context.kube.write_node_conditions(node.meta, plan.conditions)
-            TRANSITIONS.labels(plan.conditions[0].reason).inc()
-            self._context.recorder.node_conditions(node, plan.conditions)
-            self._context.apply_response(Kind.NODE, written)
+        requeue_at = await self._write_status(name, tracker.view) if tracker else None
         if tracker and tracker.view.expired:
             await self._clean_up(name, tracker)
         elif tracker:
             await self._set_owner(name, tracker)
         elif name in self._context.cache.leases.orphaned:
             await self._delete_lease(name)
-        return Result()
+        return Result(requeue_at=requeue_at)
+
+    async def _write_status(self, name: str, view: NodeView) -> float | None:
+        """Write conditions and `status.drain` if they differ. Return the time at which a paced write is due.
+
+        A change of the drain alone is written at most every 2 s (requirement C5).
+        """
+        node, now, timestamp = view.node, self._context.clock(), self._context.clock.timestamp()
+        drain, drained = plan_drain(view, self._context.drains.get(name), timestamp)
+        conditions = plan_node(view, timestamp).conditions
+        others_differ = conditions_differ(node.conditions, conditions)
+        if drained:
+            before = {kind: (stored.status, stored.since) for kind, stored in node.conditions.items()}
+            conditions += set_conditions([drained], before, node.meta.generation, timestamp)
+        if drain is None:
+            self._drain_written.pop(name, None)
+        if drain == node.drain_status and not conditions_differ(node.conditions, conditions):
+            return None
+        due = self._drain_written.get(name, -inf) + DRAIN_WRITE_SECONDS
+        if now < due and not others_differ:
+            return due
+        written = await self._context.kube.write_node_status(node.meta, conditions, drain)
+        if drain:
+            self._drain_written[name] = now
+        if others_differ:
+            TRANSITIONS.labels(conditions[0].reason).inc()
+        self._context.recorder.node_conditions(node, conditions)
+        self._context.apply_response(Kind.NODE, written)
+        return None
 
     async def _clean_up(self, name: str, tracker: NodeLivenessTracker) -> None:
         """Delete the Lease of a node silent for 600 s, and its NodeCapability unless people edited it (C4)."""

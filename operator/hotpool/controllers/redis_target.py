@@ -4,7 +4,7 @@ The cache holds the desired state; the documents here are what was planned of it
 Redis refuses single names only.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,6 +15,7 @@ from hotpool.controllers.redis_documents import node_document, pool_document, po
 from hotpool.controllers.result import Direction, Result
 from hotpool.controllers.service_write_order import ServiceWriteOrder
 from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.drain import Ledger
 from hotpool.core.model import Key, Kind, Node, NodeView
 from hotpool.core.node_history import NodeHistory
 from hotpool.core.planning.pool_plan import plan_members, plan_node
@@ -196,6 +197,27 @@ class RedisTarget:
             del self._held[key]
         else:
             self._held[key] = digest
+
+    async def read_ledger(self, rank: int, nodes: Iterable[str]) -> Ledger:
+        """Return the reservations that Redis holds (requirement C5). Raises WriteError."""
+        return await self._writer.read_ledger(rank, list(nodes))
+
+    def still_offered(self, nodes: frozenset[str]) -> frozenset[str]:
+        """Return those of the nodes that Redis may still offer: as Ready or Suspect members of a pool.
+
+        While a write of a pool is under way or has failed, it may offer each of the pool's members.
+        """
+        names = {key.name for key in self._held if key.kind is Kind.POOL} | self._cache.pools.keys()
+        found: set[str] = set()
+        for name in names:
+            accepted, membership = self._accepted.get(name), self._cache.pools.get(name)
+            if accepted and self._held.get(Key(Kind.POOL, name)) == accepted[1].digest:
+                found |= nodes & accepted[1].ready | nodes & accepted[1].suspect
+            elif membership is None:
+                return nodes
+            else:
+                found |= nodes & membership.members.keys()
+        return frozenset(found)
 
     async def check_drift(self, settled: Callable[[], bool]) -> Collection[Key]:
         """Compare Redis with all documents (E1), stamp its age and completeness, and return the keys that differ."""

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from hotpool.api.capability import DrainStatus
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
@@ -167,6 +168,10 @@ class Report:
     types: Mapping[str, TypeState] = field(default_factory=dict)
     offers: Mapping[str, tuple[ServiceOffer, ...]] = field(default_factory=dict)
     """Type → its ready services; only ready types."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Service → requests in progress, by its own number (requirement B5)."""
+    uncounted: bool = False
+    """True if a service that may have requests in progress has no number."""
 
     @property
     def holder(self) -> str:
@@ -201,6 +206,8 @@ class Node:
     """Reason why a stored report is invalid."""
     conditions: Mapping[str, StoredCondition] = field(default_factory=dict)
     """Stored conditions of the operator, by type."""
+    drain_status: DrainStatus | None = None
+    """Stored progress of its drain; None also for an invalid one."""
     user_fields_empty: bool = False
     """True while no user has written a spec, a label or an annotation into it (requirement C4)."""
     owner: str | None = None

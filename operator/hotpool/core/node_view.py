@@ -99,7 +99,8 @@ def status_inputs(view: NodeView) -> tuple[object, ...]:
     """
     report, node = view.node.report, view.node
     own = (view.seen, node.problem, report.types if report else None, node.conditions, node.meta.generation, node.owner)
-    return (*pool_inputs(view), *own, view.kube_unknown, view.endpoints, view.address_problems)
+    use = (report.numbers, report.uncounted) if report and view.draining else ()
+    return (*pool_inputs(view), *own, use, node.drain_status, view.kube_unknown, view.endpoints, view.address_problems)
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:

@@ -30,6 +30,8 @@ _EXPECTED_REASONS: Final = frozenset(
 """Reasons that people or a start cause: not a warning."""
 _RESOLVED_REASONS: Final = {"Paused": "Resumed"}
 """Condition type → reason of the Event for its end, if not …Resolved."""
+_POSITIVE: Final = {Kind.NODE: "Drained"}
+"""Conditions that people wait for: an Event when one is True, and none when it is not."""
 _COVERED_BY_READY: Final = {Kind.NODE: frozenset({"Draining"})}
 
 StoredConditions = Mapping[str, tuple[str, str]]
@@ -51,7 +53,7 @@ def changed_conditions(kind: Kind, before: StoredConditions, after: Iterable[Con
     ended = [
         _resolved(type_)
         for type_, stored in before.items()
-        if type_ not in now and type_ not in covered and _is_set(stored)
+        if type_ not in now and type_ not in covered and type_ != _POSITIVE.get(kind) and _is_set(stored)
     ]
     return [draft for draft in (*changed, *ended) if draft]
 
@@ -66,6 +68,8 @@ def _condition_event(kind: Kind, before: tuple[str, str] | None, now: Condition)
         return EventDraft(
             name, "SetCondition", text, warning=now.status != "True" and now.reason not in _EXPECTED_REASONS
         )
+    if now.type == _POSITIVE.get(kind):
+        return EventDraft(now.type, "SetCondition", text) if now.status == "True" else None
     if _is_set(current):
         return EventDraft(now.type, "SetCondition", text, warning=now.reason not in _EXPECTED_REASONS)
     return _resolved(now.type) if before and _is_set(before) else None

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from hotpool.api import generator, meta, names, pool
 from hotpool.api import slice as slices
+from hotpool.api.capability import DrainStatus
 from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.kube_node_health import kube_node_health
 from hotpool.core.model import (
@@ -167,9 +168,17 @@ def _node(body: Json) -> Node:
         report=report,
         problem=problem,
         conditions=dict(_stored_conditions(status.get("conditions"))),
+        drain_status=_drain_status(status.get("drain")),
         user_fields_empty=not (any(spec.values()) or _has_user_metadata(body["metadata"])),  # drain: false is default
         owner=_owner(body, "Node", "v1").get("uid"),
     )
+
+
+def _drain_status(raw: Any) -> DrainStatus | None:
+    """Return the stored progress of a drain. An invalid one counts as absent, because the operator writes it whole."""
+    with suppress(ValidationError):
+        return DrainStatus.model_validate(raw) if raw else None
+    return None
 
 
 def _labels(body: Json) -> dict[str, str]:

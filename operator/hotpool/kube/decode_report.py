@@ -32,6 +32,10 @@ def error_text(error: Exception) -> str:
     return text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}…"
 
 
+_IN_PROGRESS: Final = frozenset({"Running", "Stopping"})
+"""States of a service that may have requests in progress."""
+
+
 def usable_report(raw: Mapping[str, Any] | None) -> tuple[Report | None, str | None]:
     """Return the report or its problem; both None without a report."""
     if raw is None:
@@ -70,6 +74,8 @@ def _report(raw: capability.Report) -> Report:
         addresses=tuple(NodeAddress(ip, item.source) for item in raw.addresses if (ip := canonical_ip(item.ip))),
         types=types,
         offers={type_: tuple(found) for type_, found in offers.items()},
+        numbers={service.id: service.in_flight for service in raw.services if service.in_flight is not None},
+        uncounted=any(service.state in _IN_PROGRESS and service.in_flight is None for service in raw.services),
     )
 
 

@@ -14,6 +14,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from msgspec.structs import asdict
 
 from hotpool.api import meta
+from hotpool.api.capability import DrainStatus
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel, Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
@@ -76,13 +77,13 @@ class KubeWriter:
         """Replace the status of a generator, if it still has the version that the status is based on."""
         return await self._patch_status(Kind.GENERATOR, generator.meta, status)
 
-    async def write_node_conditions(self, node: Meta, conditions: tuple[Condition, ...]) -> Json:
-        """Apply the operator's conditions of a NodeCapability. The agent's report is not changed."""
+    async def write_node_status(self, node: Meta, conditions: tuple[Condition, ...], drain: DrainStatus | None) -> Json:
+        """Apply the operator's fields of a NodeCapability's status. The agent's report is not changed."""
         ready = next(c.status for c in conditions if c.type == "Ready")
-        body = {
-            "metadata": {"name": node.name, "uid": node.uid},
-            "status": {"conditions": [_dump(condition) for condition in conditions], "ready": ready},
-        }
+        status: Json = {"conditions": [_dump(condition) for condition in conditions], "ready": ready}
+        if drain:
+            status["drain"] = _dump(drain)
+        body = {"metadata": {"name": node.name, "uid": node.uid}, "status": status}
         return await self._apply(node.name, body, status=True)
 
     async def set_owner(self, node: Meta, kube_node: Meta) -> Json:

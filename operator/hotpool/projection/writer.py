@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisClusterException, RedisError
 
+from hotpool.core.drain import Ledger
 from hotpool.errors import NotLeaderError
 from hotpool.leadership import Leadership
 from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
@@ -26,6 +27,7 @@ from hotpool.projection.drift_check import DriftCheck, DriftReport
 from hotpool.projection.drift_rotation import Rotation
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored_members
+from hotpool.projection.ledger import NODES_PER_CALL, merge_ledgers, parse_ledger
 from hotpool.projection.redis_errors import (
     BaseMismatchError,
     RedisFullError,
@@ -254,6 +256,12 @@ class RedisWriter:
     async def stamp(self, *, complete: bool) -> None:
         """Store the time, by the clock of Redis, and whether the projection is complete (E2)."""
         await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
+
+    async def read_ledger(self, rank: int, nodes: Sequence[str]) -> Ledger:
+        """Return the reservations and the use of these nodes (C5). `rank`: of further entries that are looked at."""
+        chunks = [nodes[first : first + NODES_PER_CALL] for first in range(0, len(nodes) or 1, NODES_PER_CALL)]
+        replies = [await self._send("ledger", self._keys.load, [rank, *chunk]) for chunk in chunks]
+        return merge_ledgers([parse_ledger(reply, chunk) for reply, chunk in zip(replies, chunks, strict=True)])
 
     async def stored_digests(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return name → digest of the stored pools and nodes."""

@@ -33,6 +33,8 @@ services:
   run: {command: [python, -m, whisper_server, --port, "6007"], env: {A: b}, workingDir: .}
   ready: {http: {path: /health, expectStatus: 200, expectBody: '"ok"'}, timeoutSeconds: 2, startSeconds: 300}
   live: {http: {path: /health}, periodSeconds: 5, failures: 3}
+  inFlight: {http: {path: /metrics}, metric: "vllm:num_requests_running"}
+  drainTimeoutSeconds: 60
 - id: nmt-m2m100
   type: nmt
   port: 5008
@@ -64,6 +66,8 @@ def test_a_whole_catalogue_is_read() -> None:
     assert (first.id, first.port, first.heavy, first.auto_start) == ("faster-whisper", 6007, True, True)
     assert (first.app_protocol, first.scope) == ("kubernetes.io/ws", "local")
     assert (second.app_protocol, second.scope) == (None, "node")
+    assert first.in_flight
+    assert (first.in_flight.metric, first.drain_timeout_seconds) == ("vllm:num_requests_running", 60)
     assert catalogue.advertise
     assert catalogue.advertise.addresses == ("10.0.3.7", "2001:db8::7")
     assert first.attributes.languages == ("zh", "en", "no")
@@ -138,6 +142,18 @@ def test_every_error_is_reported_at_once_with_line_and_field() -> None:
         (
             "port: 5\nobserve: {http: {scheme: HTTPS, caFile: a, insecureSkipVerify: true}}",
             "observe.http: at most one of caFile and insecureSkipVerify is allowed",
+        ),
+        ("observe: {tcp: {port: 5}}\ndrainTimeoutSeconds: 5", "drainTimeoutSeconds: an observed service is stopped by"),
+        ("run: {command: [x]}\ndrainTimeoutSeconds: -1", "services[0].drainTimeoutSeconds: must be 0..86400 (got -1)"),
+        ("run: {command: [x]}\ninFlight: {metric: a}", "services[0].inFlight.http: is required"),
+        (
+            "port: 5\nrun: {command: [x]}\ninFlight: {http: {}}",
+            "services[0].inFlight: exactly one of metric and jsonPath is required",
+        ),
+        ("run: {command: [x]}\ninFlight: {http: {}, metric: a}", "services[0].inFlight.http: needs a port: give the"),
+        (
+            "port: 5\nrun: {command: [x]}\ninFlight: {http: {}, jsonPath: a}",
+            "services[0].inFlight.jsonPath: must match",
         ),
         ("observe: {http: {port: 5, httpHeaders: [{name: 'a b'}]}}", "observe.http.httpHeaders[0].name: must match"),
         ('observe: {http: {port: 5, httpHeaders: [{name: a, value: "b\\n"}]}}', "httpHeaders[0].value: must match"),

@@ -23,6 +23,8 @@ services:
   port: 6007
   autoStart: true
   preStopSeconds: 0.5
+  drainTimeoutSeconds: 60
+  inFlight: {http: {path: /metrics}, metric: running}
   attributes: {languages: [zh, en], tier: [gold]}
   run: {command: [python, --port, "6007"], env: {A: b}, workingDir: .}
   ready: {http: {path: /health, expectStatus: 200, expectBody: '"ok"'}, timeoutSeconds: 2}

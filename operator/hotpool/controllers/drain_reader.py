@@ -1,0 +1,146 @@
+"""Reads of the reservations of draining nodes from Redis (requirement C5), as observations for the node controller.
+
+Reservations of all nodes are sampled, too: a node whose dispatchers have reserved in the last hour can be drained by
+their reservations alone.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Final, Protocol
+
+import structlog
+
+from hotpool.clock import Clock
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.drain import (
+    EVIDENCE_SECONDS,
+    SETTLED_SECONDS,
+    Acceptance,
+    DrainObservation,
+    Ledger,
+    drain_age,
+    obstacle,
+)
+from hotpool.core.model import Key, Kind
+from hotpool.core.node_liveness import NodeLivenessTracker
+from hotpool.errors import FencedError, NotLeaderError, WriteError
+from hotpool.projection.ledger import LEDGER_WINDOW
+
+log = structlog.get_logger(__name__)
+
+PERIOD_SECONDS: Final = 2.0
+SAMPLE_SECONDS: Final = 6.0
+"""Longest time between two samples. A reservation that ends within it may not be seen."""
+
+
+class Reservations(Protocol):
+    """The projection, as far as drains depend on it."""
+
+    async def read_ledger(self, rank: int, nodes: Iterable[str]) -> Ledger:
+        """Return the reservations; those of all nodes from this rank on. Raises WriteError."""
+
+    def still_offered(self, nodes: frozenset[str]) -> frozenset[str]:
+        """Return those of the nodes that Redis may still offer to dispatchers."""
+
+
+class DrainReader:
+    """Reader of one leadership. `redis`: None without a Redis. `mark`: called with the keys of changed nodes."""
+
+    def __init__(
+        self,
+        redis: Reservations | None,
+        cache: ClusterCache,
+        clock: Clock,
+        observations: MutableMapping[str, DrainObservation],
+        mark: Callable[[Iterable[Key]], None],
+    ) -> None:
+        self._redis = redis
+        self._cache = cache
+        self._clock = clock
+        self._observations = observations
+        self._mark = mark
+        self._acceptance = Acceptance()
+        self._reserved_at: dict[str, float] = {}
+        """Node → time at which a reservation of it was last seen."""
+        self._longest = 0.0
+        """Longest reservation that was seen, in seconds."""
+        self._rank = 0
+        self._sampled_at: float | None = None
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        never = asyncio.Event()
+        while True:
+            await self.read()
+            await self._clock.wait(never, self._clock() + PERIOD_SECONDS)
+
+    async def read(self) -> None:
+        """Observe all draining nodes once, and take a sample if one is due."""
+        draining: dict[str, NodeLivenessTracker] = {}
+        for name, tracker in list(self._cache.nodes.items()):
+            await self._clock.pace()
+            if tracker.view.draining:
+                draining[name] = tracker
+        sampled = self._sampled_at is not None and self._clock() < self._sampled_at + SAMPLE_SECONDS
+        if sampled and not draining:
+            self._store({})
+            return
+        ledger, error = await self._read_ledger(draining)
+        if ledger is None:
+            self._acceptance.reset()
+            self._store(dict.fromkeys(draining, DrainObservation("RedisDown", error)))
+            return
+        now = self._clock()
+        self._sample(ledger, now)
+        self._acceptance.update(draining, self._still_offered(frozenset(draining)), now)
+        served = self._served()
+        self._store({name: self._observe(name, tracker, ledger, now, served) for name, tracker in draining.items()})
+
+    async def _read_ledger(self, nodes: Iterable[str]) -> tuple[Ledger | None, str]:
+        if self._redis is None:
+            return None, "the operator has no Redis, so nothing shows which dispatchers know of the drain"
+        try:
+            return await self._redis.read_ledger(self._rank, nodes), ""
+        except (NotLeaderError, FencedError):
+            raise
+        except WriteError as error:
+            return None, str(error)
+
+    def _still_offered(self, nodes: frozenset[str]) -> frozenset[str]:
+        return self._redis.still_offered(nodes) if self._redis else nodes
+
+    def _sample(self, ledger: Ledger, now: float) -> None:
+        self._sampled_at = now
+        self._longest = max(self._longest, ledger.longest + SAMPLE_SECONDS)
+        self._rank = self._rank + LEDGER_WINDOW if self._rank + LEDGER_WINDOW < ledger.total else 0
+        self._reserved_at = {
+            name: at
+            for name, at in (self._reserved_at | dict.fromkeys(ledger.reserved, now)).items()
+            if at > now - EVIDENCE_SECONDS
+        }
+
+    def _served(self) -> frozenset[str]:
+        pools = (pool for pool in self._cache.pools.values() if pool.pool.spec.service)
+        return frozenset[str]().union(*(pool.members for pool in pools))
+
+    def _observe(
+        self, name: str, tracker: NodeLivenessTracker, ledger: Ledger, now: float, served: frozenset[str]
+    ) -> DrainObservation:
+        accepted = self._acceptance.since(name)
+        age = drain_age(tracker.view, self._clock.unix())
+        return DrainObservation(
+            obstacle=obstacle(ledger, accepted, now, age, self._longest),
+            in_use=ledger.in_use.get(name),
+            last_expiry=ledger.last_expiry.get(name),
+            reserved=name in self._reserved_at,
+            served=name in served,
+            settled=tracker.seen_at is not None and tracker.seen_at >= accepted + SETTLED_SECONDS,
+        )
+
+    def _store(self, observations: dict[str, DrainObservation]) -> None:
+        changed = {name for name, seen in observations.items() if self._observations.get(name) != seen}
+        ended = self._observations.keys() - observations.keys()
+        for name in ended:
+            del self._observations[name]
+        self._observations.update(observations)
+        self._mark([Key(Kind.NODE, name) for name in changed])
