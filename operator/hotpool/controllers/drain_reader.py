@@ -6,6 +6,7 @@ their reservations alone.
 
 import asyncio
 from collections.abc import Callable, Iterable, MutableMapping
+from math import inf
 from typing import Final, Protocol
 
 import structlog
@@ -36,6 +37,8 @@ SAMPLE_SECONDS: Final = 6.0
 class Reservations(Protocol):
     """The projection, as far as drains depend on it."""
 
+    acceptance: Acceptance
+
     async def read_ledger(self, rank: int, nodes: Iterable[str]) -> Ledger:
         """Return the reservations; those of all nodes from this rank on. Raises WriteError."""
 
@@ -59,7 +62,6 @@ class DrainReader:
         self._clock = clock
         self._observations = observations
         self._mark = mark
-        self._acceptance = Acceptance()
         self._reserved_at: dict[str, float] = {}
         """Node → time at which a reservation of it was last seen."""
         self._longest = 0.0
@@ -86,13 +88,14 @@ class DrainReader:
             self._store({})
             return
         ledger, error = await self._read_ledger(draining)
-        if ledger is None:
-            self._acceptance.reset()
-            self._store(dict.fromkeys(draining, DrainObservation("RedisDown", error)))
+        if self._redis is None or ledger is None:
+            self._store(
+                {name: DrainObservation(_since(tracker), "RedisDown", error) for name, tracker in draining.items()}
+            )
             return
         now = self._clock()
         self._sample(ledger, now)
-        self._acceptance.update(draining, self._still_offered(frozenset(draining)), now)
+        self._redis.acceptance.update(draining, self._redis.still_offered(frozenset(draining)), now)
         served = self._served()
         self._store({name: self._observe(name, tracker, ledger, now, served) for name, tracker in draining.items()})
 
@@ -104,10 +107,8 @@ class DrainReader:
         except (NotLeaderError, FencedError):
             raise
         except WriteError as error:
+            self._redis.acceptance.reset()
             return None, str(error)
-
-    def _still_offered(self, nodes: frozenset[str]) -> frozenset[str]:
-        return self._redis.still_offered(nodes) if self._redis else nodes
 
     def _sample(self, ledger: Ledger, now: float) -> None:
         self._sampled_at = now
@@ -126,9 +127,10 @@ class DrainReader:
     def _observe(
         self, name: str, tracker: NodeLivenessTracker, ledger: Ledger, now: float, served: frozenset[str]
     ) -> DrainObservation:
-        accepted = self._acceptance.since(name)
+        accepted = self._redis.acceptance.since(name) if self._redis else inf
         age = drain_age(tracker.view, self._clock.unix())
         return DrainObservation(
+            since=_since(tracker),
             obstacle=obstacle(ledger, accepted, now, age, self._longest),
             in_use=ledger.in_use.get(name),
             last_expiry=ledger.last_expiry.get(name),
@@ -144,3 +146,8 @@ class DrainReader:
             del self._observations[name]
         self._observations.update(observations)
         self._mark([Key(Kind.NODE, name) for name in changed])
+
+
+def _since(tracker: NodeLivenessTracker) -> str | None:
+    status = tracker.view.node.drain_status
+    return status.since if status else None

@@ -15,7 +15,7 @@ from hotpool.controllers.redis_documents import node_document, pool_document, po
 from hotpool.controllers.result import Direction, Result
 from hotpool.controllers.service_write_order import ServiceWriteOrder
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.drain import Ledger
+from hotpool.core.drain import Acceptance, Ledger
 from hotpool.core.model import Key, Kind, Node, NodeView
 from hotpool.core.node_history import NodeHistory
 from hotpool.core.planning.pool_plan import plan_members, plan_node
@@ -62,6 +62,8 @@ class RedisTarget:
         self._accepted: dict[str, tuple[int, PoolDocument]] = {}
         """Pool → version of its membership that Redis holds, and its document."""
         self._order = ServiceWriteOrder()
+        self.acceptance = Acceptance()
+        """Since when Redis offers none of the draining nodes."""
         self._connected_before = False
         self._history = NodeHistory()
         self._transitions: dict[str, tuple[str, ...]] = {}
@@ -132,6 +134,8 @@ class RedisTarget:
             document = pool_document(membership.pool, members, services, known)
             self._pools[key.name] = document
         if self._held.get(key) != document.digest:
+            self.acceptance.on_offer(document.ready)
+            self.acceptance.on_offer(document.suspect)
             async with self._order.of_pool(key.name, document.services.exceptions):
                 await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
         self._accepted[key.name] = version, document

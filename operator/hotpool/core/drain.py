@@ -46,6 +46,8 @@ class Ledger:
 class DrainObservation:
     """Facts about one draining node beside its own object."""
 
+    since: str | None
+    """Beginning of the drain that was observed, as `status.drain` has it; None: it had none yet."""
     obstacle: Obstacle | None = None
     """Reason why nothing can be concluded from the reservations."""
     detail: str = ""
@@ -70,6 +72,11 @@ class Acceptance:
     def update(self, draining: Iterable[str], offered: frozenset[str], now: float) -> None:
         """Note the nodes that drain, and those of them that Redis may still offer."""
         self._since = {name: self._since.get(name, now) for name in draining if name not in offered}
+
+    def on_offer(self, nodes: frozenset[str]) -> None:
+        """Note a write that offers nodes, as between two drains."""
+        for name in self._since.keys() & nodes:
+            del self._since[name]
 
     def reset(self) -> None:
         """Forget all, because it is not known what Redis offers."""
@@ -106,8 +113,9 @@ def plan_drain(
     """Return `status.drain` and condition Drained; None: absent. `seen`: None before the first observation."""
     if not view.draining:
         return None, ConditionUpdate(DRAINED, "False", "NotDraining") if DRAINED in view.node.conditions else None
-    seen = seen or DrainObservation("NotAccepted")
     stored, report = view.node.drain_status, view.node.report
+    if seen is None or stored is None or seen.since != stored.since:
+        seen = DrainObservation(None, "NotAccepted")  # what was observed may be an earlier drain
     numbers = report.numbers if report else {}
     reserved = seen.reserved or (stored is not None and stored.counted in {"Reservations", "Both"})
     by_services = report is not None and bool(numbers) and not report.uncounted

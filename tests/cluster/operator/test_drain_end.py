@@ -35,6 +35,7 @@ def fleet(kind_cluster: KindCluster, server: RedisServer) -> Iterator[Fleet]:
     fleet.wait_leading()
     wait_for("the node is in", lambda: published(fleet, "llm", ONE), 60)
     yield fleet
+    fleet.agents["edge-1"].kill()  # an orderly end would wait for the drain
     fleet.close()
 
 

@@ -64,6 +64,29 @@ async def test_a_node_with_reservations_is_drained_when_the_last_one_has_ended()
 
 
 @simulated
+async def test_a_drain_soon_after_another_one_is_not_confirmed_by_what_was_seen_of_that() -> None:
+    """Both within one period of the reader."""
+    api, redis = small_api(), FakeRedis()
+    async with operator(api, redis) as fleet:
+        await reserved_drain(api, redis, fleet)
+        redis.reservations["n0"] = 0
+        await until(lambda: drained(api)[0] == "True")
+        api.edit(Kind.NODE, "n0", {"spec": {"drain": False}})
+        await until(lambda: redis.pools["asr"].ready == {"n0"} and not progress(api))
+        redis.reservations["n0"] = 1
+        api.edit(Kind.NODE, "n0", DRAIN)
+        before = now()
+        await until(lambda: drained(api)[1] != "NotDraining")
+        assert now() < before + 1
+        assert drained(api) == ("Unknown", "NotAccepted")
+        await until(lambda: drained(api)[1] != "NotAccepted")
+        assert drained(api) == ("False", "InUse")
+        redis.reservations["n0"] = 0
+        await fleet.beating(5)
+        assert drained(api) == ("True", "NothingInUse")
+
+
+@simulated
 async def test_progress_is_written_on_change_only_and_at_most_every_two_seconds() -> None:
     api, redis = small_api(), FakeRedis()
     async with operator(api, redis) as fleet:
