@@ -1,4 +1,4 @@
-"""`hotpool drain` and `hotpool undrain`: begin and end the drain of a node, and wait for its end (requirement C5)."""
+"""`hotpool drain`: begin the drain of a node, and wait for its end (requirement C5)."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from hotpool.kube.rest import MERGE, path, request
 Json = Mapping[str, Any]
 
 _POLL_SECONDS: Final = 0.5
-_ROLE: Final = "that may get, list and patch nodecapabilities"
+ROLE: Final = "that may get, list and patch nodecapabilities"
 
-_CODES: Final = {**ERROR_CODES, exit_codes.OK: "done", exit_codes.NOT_FOUND: "no such node"}
+CODES: Final = {**ERROR_CODES, exit_codes.OK: "done", exit_codes.NOT_FOUND: "no such node"}
 _DRAIN_HELP: Final = HelpSections(
     examples={
         "No new work for edge-017; what runs continues": "hotpool drain edge-017 -n speech",
@@ -31,10 +31,7 @@ _DRAIN_HELP: Final = HelpSections(
         ),
         "The same with kubectl": "kubectl wait nodecapability/edge-017 --for=condition=Drained --timeout=600s",
     },
-    codes={**_CODES, exit_codes.NOT_YET: "--wait: not drained in time, or not known to be; the message says why"},
-)
-_UNDRAIN_HELP: Final = HelpSections(
-    examples={"Offer edge-017 again": "hotpool undrain edge-017 -n speech"}, codes=_CODES
+    codes={**CODES, exit_codes.NOT_YET: "--wait: not drained in time, or not known to be; the message says why"},
 )
 
 
@@ -51,31 +48,18 @@ def drain(*, node: str, wait: bool, timeout: float | None, fleet: FleetOptions) 
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
-    run_connected("drain", fleet, lambda connection: _drain(connection, fleet, node), role=_ROLE)
+    run_connected("drain", fleet, lambda connection: _drain(connection, fleet, node), role=ROLE)
     click.echo(f"{node}: draining")
     if wait:
-        run_connected("drain", fleet, lambda connection: _wait(connection, fleet, node, timeout), role=_ROLE)
+        run_connected("drain", fleet, lambda connection: _wait(connection, fleet, node, timeout), role=ROLE)
         click.echo(f"{node}: drained")
 
 
-@command(_UNDRAIN_HELP)
-@click.argument("node")
-@fleet_options
-def undrain(*, node: str, fleet: FleetOptions) -> None:
-    """Offer a node again: unset its spec.drain. A drain of the machine or a cordon stays."""
-    run_connected("undrain", fleet, lambda connection: _undrain(connection, fleet, node), role=_ROLE)
-    click.echo(f"{node}: not draining")
-
-
 async def _drain(connection: Connection, fleet: FleetOptions, node: str) -> None:
-    await _set_drain(connection, fleet, node, drain=True)
+    await set_drain(connection, fleet, node, drain=True)
 
 
-async def _undrain(connection: Connection, fleet: FleetOptions, node: str) -> None:
-    await _set_drain(connection, fleet, node, drain=False)
-
-
-async def _set_drain(connection: Connection, fleet: FleetOptions, node: str, *, drain: bool) -> None:
+async def set_drain(connection: Connection, fleet: FleetOptions, node: str, *, drain: bool) -> None:
     """Write `spec.drain` unless it is that already. Raises CommandError without the node."""
     body = await find(Reader(connection.api, fleet.namespace), Kind.NODE, node, fleet.namespace)
     if (body.get("spec") or {}).get("drain", False) is drain:

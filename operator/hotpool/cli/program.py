@@ -13,8 +13,8 @@ app: Final = LazyGroup(
         "top": ("hotpool.cli.top", "Show an overview of nodes and pools."),
         "diff": ("hotpool.cli.diff", "Show the nodes that would join and leave pools if manifests were applied."),
         "pick": ("hotpool.cli.pick", "Pick a node of a pool, as a dispatcher does."),
-        "drain": ("hotpool.cli.drain", "Offer no new work to a node, and wait until none is in progress."),
-        "undrain": ("hotpool.cli.drain", "Offer a drained node again."),
+        "drain": ("hotpool.cli.drain", "Offer no new work to a node: set its spec.drain."),
+        "undrain": ("hotpool.cli.undrain", "Offer a drained node again: unset its spec.drain."),
         "enroll": (
             "hotpool.cli.enroll",
             "Create an account and a kubeconfig for the agent of a node outside the cluster.",

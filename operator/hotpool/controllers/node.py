@@ -3,10 +3,11 @@
 from math import inf
 from typing import Final
 
+from hotpool.api.meta import MAX_CONDITIONS
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.result import Result
 from hotpool.core.conditions import set_conditions
-from hotpool.core.drain import plan_drain
+from hotpool.core.drain import DRAINED, plan_drain
 from hotpool.core.model import Kind, NodeView
 from hotpool.core.node_liveness import NodeLivenessTracker
 from hotpool.core.planning.diff import conditions_differ
@@ -49,7 +50,9 @@ class NodeController:
         drain, drained = plan_drain(view, self._context.drains.get(name), timestamp)
         conditions = plan_node(view, timestamp).conditions
         others_differ = conditions_differ(node.conditions, conditions)
-        if drained:
+        # Other clients may have filled the conditions. These matter more than the end of a drain.
+        room = MAX_CONDITIONS - len(node.conditions.keys() | {condition.type for condition in conditions} - {DRAINED})
+        if drained and room > 0:
             before = {kind: (stored.status, stored.since) for kind, stored in node.conditions.items()}
             conditions += set_conditions([drained], before, node.meta.generation, timestamp)
         if drain is None:
