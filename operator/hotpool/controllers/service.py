@@ -180,7 +180,7 @@ class ServiceController:
         pool = work.pool
         service, refusal = await self._write_or_keep_service(work, objects)
         diff = work.diff(service.uid if service else "")
-        ended = [item for item in diff.delete if work.has_ended(item)]
+        ended = work.ended(diff.delete)
         await self._delete_slices(pool, objects, ended)
         if service:
             for known, content in diff.update:
@@ -250,8 +250,7 @@ class ServiceController:
 
     async def _delete_service(self, pool: str, service: StoredService) -> list[Key]:
         """Delete a Service. The garbage collector deletes its EndpointSlices. Return the pool that wants its name."""
-        with suppress(StaleError):  # gone, or changed: then the drift check finds it
-            await self._context.writer.delete(pool, service)
+        await self._context.writer.delete(pool, service)
         objects, name = self._context.stored[pool], service.meta.name
         objects.services.pop(name, None)
         objects.slices = {key: item for key, item in objects.slices.items() if service_of(key) != name}

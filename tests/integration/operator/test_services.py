@@ -301,6 +301,32 @@ async def test_a_pool_that_no_longer_asks_for_a_service_has_none() -> None:
         await until(lambda: api.core == {SERVICES: {}, SLICES: {}}, 2.0)
 
 
+@pytest.mark.parametrize("giving_up", ["no service", "another name", "another member", "a deleted pool"])
+@pytest.mark.parametrize("plural", [SERVICES, SLICES])
+@pytest.mark.parametrize("lost", [{"labels": {"service.hotpool.dev/pool": None}}, {"ownerReferences": None}])
+@simulated
+async def test_what_lost_its_label_or_owner_just_before_the_pool_gives_it_up_goes_nevertheless(
+    giving_up: str, plural: str, lost: dict[str, Any]
+) -> None:
+    api = service_fleet(1)
+    async with operator(api) as fleet:
+        await fleet.beating(DRIFT_SECONDS)
+        (name,) = api.core[plural]
+        former = api.core[plural][name]["metadata"]["uid"]
+        api.edit_core(plural, name, {"metadata": lost})
+        if giving_up == "a deleted pool":
+            api.delete(Kind.POOL, "asr")
+        elif giving_up == "another member":  # the port, and with it the EndpointSlice
+            publish(api, "n0", asr(address(0), 2, port=6008))
+        else:
+            api.edit(Kind.POOL, "asr", {"spec": {"service": None if giving_up == "no service" else {"name": "new"}}})
+        await fleet.beating(2 * REPAIR_SECONDS)
+        left = {item["metadata"]["uid"] for item in api.core[plural].values()}
+        assert (former in left) == (giving_up == "another member" and plural == SERVICES)
+        wanted = {"another name": "new", "another member": "asr"}.get(giving_up)
+        assert set(api.core[SERVICES]) == ({wanted} if wanted else set())
+
+
 @simulated
 async def test_no_endpoint_goes_before_all_nodes_are_matched_with_a_changed_spec(
     monkeypatch: pytest.MonkeyPatch,
