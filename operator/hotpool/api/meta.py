@@ -19,7 +19,7 @@ from hotpool.api.names import LABEL_PATTERN, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-SCHEMA_REVISION: Final = 5
+SCHEMA_REVISION: Final = 6
 """Revision of the CRDs, raised with each change of their schema. The operator refuses to start on an older one."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
@@ -59,6 +59,8 @@ LongText = Annotated[str, StringConstraints(max_length=1024)]
 Timestamp = Annotated[str, StringConstraints(max_length=40)]
 """RFC 3339 in UTC. Agents and operator write microseconds."""
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MaxConcurrent = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Limit of requests or streams at a time (requirement E9)."""
 SafeCount = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 Tristate = Literal["True", "False", "Unknown"]
 

@@ -74,6 +74,7 @@ def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], hist
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
         "endpoints": [_endpoint(facts, offer) for offer in facts.ready_services],
+        "limits": [{"type": type_, "maxConcurrent": limit} for type_, limit in facts.view.node.limits.items()],
         "pools": [explanation(item) for item in explanations],
         "transitions": [asdict(entry) for entry in history],
     }
@@ -88,6 +89,7 @@ def _endpoint(facts: NodeFacts, offer: ServiceOffer) -> Json:
         "port": found.port if found else None,
         "appProtocol": found.app_protocol if found else None,
         "reason": None if found else describe_endpoint(facts.view, offer),
+        "maxConcurrent": offer.max_concurrent,
     }
 
 

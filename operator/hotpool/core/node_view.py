@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
+from hotpool.core.capacity import limits_of
 from hotpool.core.language_pairs import NO_PAIRS
 from hotpool.core.model import KubeNode, Node, NodeView
 
@@ -99,7 +100,7 @@ def status_inputs(view: NodeView) -> tuple[object, ...]:
     """
     report, node = view.node.report, view.node
     own = (view.seen, node.problem, report.types if report else None, node.conditions, node.meta.generation, node.owner)
-    return (*pool_inputs(view), *own, view.kube_unknown, view.endpoints, view.address_problems)
+    return (*pool_inputs(view), *own, view.kube_unknown, view.endpoints, view.address_problems, limits_of(view))
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:

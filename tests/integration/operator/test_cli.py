@@ -207,6 +207,19 @@ async def test_why_of_a_node_shows_the_endpoint_of_each_ready_service_or_why_it_
     assert "- if 10.0.0.1:5008 is m2m of edge-1, set spec.addresses:" in " ".join(lines)
 
 
+async def test_why_of_a_node_shows_the_limits_of_its_services_and_types(hotpool: Run, reads: ReadApi) -> None:
+    content = report(service("whisper", "asr", maxConcurrent=8), service("m2m", "nmt"))
+    limits = [{"type": "asr", "maxConcurrent": 4}, {"type": "tts", "maxConcurrent": 2}]
+    reads.put(node_object("edge-1", content, limits=limits, conditions=[condition()]))
+    result = await hotpool("why", "--node", "edge-1")
+    at = next(number for number, line in enumerate(result.lines) if line.startswith("SERVICE"))
+    assert [line.split()[-1] for line in result.lines[at : at + 3]] == ["LIMIT", "none", "8"]
+    assert "Limits of types (spec.limits): asr 4, tts 2 (no ready service)." in result.lines
+    document = (await hotpool("why", "--node", "edge-1", "-o", "json")).json
+    assert [item["maxConcurrent"] for item in document["endpoints"]] == [None, 8]
+    assert document["limits"] == limits
+
+
 async def test_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
     result = await hotpool("why", "--pool", "zh-en", "--limit", "3")
     assert result.lines[0] == "zh-en: 1 member (1 Ready), 4 out"

@@ -9,6 +9,7 @@ from rich.text import Text
 from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, listing, plural, print_line, table
 from hotpool.common.durations import ago
+from hotpool.core.capacity import ReadyService, limits_of
 from hotpool.core.explain.explain import Explanation, MembershipState, PoolExplanation
 from hotpool.core.explain.remarks import missing_service
 from hotpool.core.explain.remedies import NodeFacts
@@ -132,10 +133,28 @@ def show_node(
     if explanations:
         rows = ((item.pool, _verdict(item, now, _CELL_WIDTH)) for item in explanations)
         print_line("", table(("POOL", "VERDICT"), rows))
-    if any(item.endpoint or item.endpoint_reason for item in facts.ready_services):  # not a former agent
-        endpoints = ((item.service, item.type, describe_endpoint(facts.view, item)) for item in facts.ready_services)
-        print_line("", table(("SERVICE", "TYPE", "ENDPOINT"), endpoints))
+    _show_services(facts)
     _show_transitions(history, now)
+
+
+def _show_services(facts: NodeFacts) -> None:
+    """Print endpoints and limits of the ready services. A former agent reports neither."""
+    services, limits = facts.ready_services, limits_of(facts.view)
+    if limits is None and not any(item.endpoint or item.endpoint_reason for item in services):
+        return
+    rows = [(item.service, item.type, describe_endpoint(facts.view, item)) for item in services]
+    if limits is None:
+        print_line("", table(("SERVICE", "TYPE", "ENDPOINT"), rows))
+        return
+    found = (limits.services.get(ReadyService(item.type, item.service)) for item in services)
+    limited = ((*row, str(limit or "none")) for row, limit in zip(rows, found, strict=True))
+    print_line("", table(("SERVICE", "TYPE", "ENDPOINT", "LIMIT"), limited, right=["LIMIT"]))
+    ready = {item.type for item in services}
+    texts = (
+        f"{type_} {limit}{'' if type_ in ready else ' (no ready service)'}" for type_, limit in limits.types.items()
+    )
+    if limits.types:
+        print_line("", f"Limits of types (spec.limits): {', '.join(texts)}.")
 
 
 def _show_transitions(history: Iterable[HistoryEntry], now: datetime) -> None:
