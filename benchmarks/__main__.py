@@ -15,6 +15,7 @@ PARTS: Final = (
     "agent",
     "lookup",
     "pick_endpoints",
+    "blackhole",
     "rebuild",
     "startup",
 )

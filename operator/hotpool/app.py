@@ -152,7 +152,9 @@ class Operator:
         if self._redis:
             key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
             writer = RedisWriter(self._redis, self._elector, **key_options)
-            targets.append(RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id))
+            targets.append(
+                RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id, recorder=self._recorder)
+            )
         targets.append(KubernetesTarget(context, self._reader))
         return [*targets, self._service_target(refusal)] if self._settings.services else targets
 

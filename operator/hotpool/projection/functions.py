@@ -23,7 +23,21 @@ LIBRARY = "hotpool_4"
 FORMER_LIBRARY = "hotpool_3"
 """Library of the previous release, unchanged. It stays loaded beside LIBRARY for one release, for its clients."""
 _FORMER_FILES = ("common", "load", "meta", "pools", "nodes", "drift_check", "pick", "read")
-_LUA_FILES = (*_FORMER_FILES[:-2], "endpoints", "pick", "read")
+_LUA_FILES = (
+    "common",
+    "load",
+    "failures",
+    "meta",
+    "pools",
+    "nodes",
+    "drift_check",
+    "endpoints",
+    "strategies",
+    "ejections",
+    "pick",
+    "reports",
+    "read",
+)
 """Each file sees the locals of the previous ones."""
 
 VERSION_COMMAND = ("INFO", "server")

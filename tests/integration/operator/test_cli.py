@@ -247,7 +247,7 @@ async def test_why_of_a_node_shows_every_pool_and_its_own_events_newest_first(ho
 async def test_why_of_a_node_continues_if_redis_fails(hotpool: Run) -> None:
     result = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
     assert (result.code, len(result.err.splitlines())) == (0, 1)
-    assert result.err.startswith("warning: no transitions from Redis")
+    assert result.err.startswith("warning: nothing is read from Redis")
     assert result.lines[0].startswith("edge-1: Live")
 
 
@@ -335,6 +335,7 @@ async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
         "services",
         "restarts",
         "flapping",
+        "ejected",
     }
     assert all(item.keys() == keys for item in result.json["nodes"])
     result = await hotpool("top", "pools", "--sort-by", "members", "-o", "json")
@@ -590,7 +591,7 @@ async def test_a_redis_that_is_too_old_is_named_with_the_version_that_is_needed(
         picked = await hotpool("pick", "zh-en", "--redis", url)
         explained = await hotpool("why", "--node", "edge-1", "--redis", url)
     assert (picked.code, picked.out, picked.err) == (3, "", f"hotpool pick: this Redis ({text}")
-    assert (explained.code, explained.err) == (0, f"warning: no transitions from Redis: this Redis ({text}")
+    assert (explained.code, explained.err) == (0, f"warning: nothing is read from Redis: this Redis ({text}")
 
 
 async def test_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -15,6 +15,9 @@ from hotpool.core.explain.remarks import missing_service
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.matching import MatchResult, describe_endpoint
 from hotpool.core.model import Pool
+
+if TYPE_CHECKING:
+    from hotpool.lookup import Ejection
 
 _MAX_FAILED: Final = 2
 """Unmet requirements to show of each near miss."""
@@ -121,7 +124,11 @@ def _miss(explanation: Explanation) -> tuple[str, str, str]:
 
 
 def show_node(
-    facts: NodeFacts, explanations: Sequence[Explanation], history: Sequence[HistoryEntry], now: datetime
+    facts: NodeFacts,
+    explanations: Sequence[Explanation],
+    history: Sequence[HistoryEntry],
+    ejections: "Sequence[Ejection]",
+    now: datetime,
 ) -> None:
     """Print the output of `why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
@@ -134,6 +141,8 @@ def show_node(
         rows = ((item.pool, _verdict(item, now, _CELL_WIDTH)) for item in explanations)
         print_line("", table(("POOL", "VERDICT"), rows))
     _show_services(facts)
+    for item in ejections:
+        print_line("", Text(_ejection_text(item, now), BAD))
     _show_transitions(history, now)
 
 
@@ -155,6 +164,15 @@ def _show_services(facts: NodeFacts) -> None:
     )
     if limits.types:
         print_line("", f"Limits of types (spec.limits): {', '.join(texts)}.")
+
+
+def _ejection_text(item: "Ejection", now: datetime) -> str:
+    """Return the state of an ejected service. Its times are by the clock of Redis."""
+    what = f"Service {item.service} ({item.type})" if item.service else "The node"
+    wait = item.until - now.timestamp()
+    trial = f"in {wait:.0f} s" if wait > 0 else "once a second"
+    since = f"since {max(0.0, now.timestamp() - item.since):.0f} s"
+    return f"{what} is ejected by {plural(len(item.sources), 'source')}, {since}: picked last, and tried {trial}."
 
 
 def _show_transitions(history: Iterable[HistoryEntry], now: datetime) -> None:

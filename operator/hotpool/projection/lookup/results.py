@@ -14,6 +14,8 @@ from hotpool.projection.connection.config import to_text
 
 NO_NODE = "-"
 """Replaces the node in a reply without a node."""
+TRIAL_DUE = "trial"
+"""Last word of a reply to `pick` if `pick_trial` would choose an ejected node now."""
 
 
 class Reason(StrEnum):
@@ -27,13 +29,23 @@ class Reason(StrEnum):
     STALE = "Stale"
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A load of a node that is counted until `expires`: Unix time in seconds, by the clock of Redis."""
+class ReportEffect(StrEnum):
+    """Effect of a report about the services of a picked node."""
 
-    id: str
-    node: str
-    expires: float
+    EJECTED = "Ejected"
+    """A service is now picked after all others, for every dispatcher."""
+    COUNTED = "Counted"
+    """The report was counted."""
+    CUT_OFF = "CutOff"
+    """Not counted: this source found most of a pool to fail and reached no node meanwhile. A success ends this."""
+    DOUBTED = "Doubted"
+    """Not counted: another source reached on trial what this source alone had ejected, within the last five minutes."""
+    FULL = "Full"
+    """Not counted: 1,000 services are ejected."""
+    OUTDATED = "Outdated"
+    """Not counted: the service has stopped, or has another port or address since the pick."""
+    DENIED = "Denied"
+    """Not counted: the ACL of Redis denies this user the rights of failure reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,25 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """A load of a node that is counted until `expires`: Unix time in seconds, by the clock of Redis.
+
+    `pool`, `endpoints`: as in Picked.
+    """
+
+    id: str
+    node: str
+    expires: float
+    pool: str = ""
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict, hash=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Picked:
-    """The picked node. `state`: Ready or Suspect. `version`: version of the pool.
+    """The picked node. `version`: version of the pool.
+
+    `state`: Ready, Suspect, Ejected (Ready, but dispatchers report failures and no other Ready member is left) or Trial
+    (ejected, and tried again).
 
     `endpoints`: type → services of the node that meet the pool, the picked one first; without the types that have none.
     `age_seconds`: time since the operator's last stamp, normally every 5 s; None if there was none. `complete`: False
@@ -152,15 +181,18 @@ def parse_type_state(value: str) -> TypeState:
 def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked | NoMember:
     """Parse the reply to a pick in this pool. `reservation`: id of the requested reservation. Raises ValueError."""
     node, word, version, age, complete, *rest = to_text(reply).split(" ")
+    if rest and rest[-1] == TRIAL_DUE:
+        rest.pop()
     seconds = int(age) / 1000 if age != "-1" else None
     if node == NO_NODE:
         ready, suspect, draining, excluded, no_endpoint = map(int, rest)
         counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded, no_endpoint)
         return NoMember(pool, Reason(word), counts, seconds, complete == "1")
-    reserved = None
-    if reservation:
-        reserved = Reservation(reservation, node, int(rest.pop(0)) / 1000)
-    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, parse_endpoints(rest))
+    if not reservation:
+        return Picked(node, word, pool, int(version), seconds, complete == "1", None, parse_endpoints(rest))
+    endpoints = parse_endpoints(rest[1:])
+    reserved = Reservation(reservation, node, int(rest[0]) / 1000, pool, endpoints)
+    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, endpoints)
 
 
 def parse_endpoints(words: Sequence[str]) -> dict[str, tuple[Endpoint, ...]]:

@@ -4,6 +4,8 @@
 local SERVICE = '^([^|]+)|([^|]+)|%d+|[^|]*|[^|]+'
 local ADDRESSES = '^([^|]+|[^|]+|%d+|[^|]*|)([^|]+)'
 local MAX_PARSED = 1000
+-- Positions in KEYS of a pick.
+local ENDPOINTS_KEY, SERVICES_KEY, LOAD_KEY = 5, 6, 7
 
 -- Text of a pool's services and of a wish to request: kinds, the types to answer in order; wanted, the same as a set;
 -- required, the types of the pool as a set, nil if all services of a node meet the pool; family '4', '6' or nil; asked,
@@ -87,14 +89,28 @@ local function choose_service(services, chance, affinity_key)
   return rest
 end
 
+-- Splits services into those that are not ejected and the ejected ones. If all or none are, returns them unchanged.
+local function split_ejected(services, ejected)
+  local first, last = {}, {}
+  for _, word in ipairs(services) do
+    table.insert(ejected[string.match(word, '|([^|]+)|')] and last or first, word)
+  end
+  if not first[1] then return services, first end
+  return first, last
+end
+
 -- Returns the services of a node as words with a blank before each. Returns nil if one that is asked for is missing.
-local function answer_services(request, entry, allowed, chance, affinity_key)
+-- `ejected`: services of the node that are answered after all others of their type, nil for none.
+local function answer_services(request, entry, allowed, ejected, chance, affinity_key)
   local found, text = usable_services(request, entry, allowed), ''
   for _, kind in ipairs(request.kinds) do
     local services = found[kind]
     if type(services) == 'table' then
+      local last = NONE
+      if ejected then services, last = split_ejected(services, ejected) end
       chance = choose_service(services, chance, affinity_key)
       text = text .. ' ' .. table.concat(services, ' ')
+      if last[1] then text = text .. ' ' .. table.concat(last, ' ') end
     elseif services then
       text = text .. ' ' .. services
     elseif request.asked then

@@ -95,6 +95,5 @@ local function report(keys, args)
   return 1
 end
 
-register('release', release, { 'allow-oom' })
 register('renew', renew, { 'allow-oom' })
 register('report', report, {})

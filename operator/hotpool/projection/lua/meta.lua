@@ -55,6 +55,19 @@ local function missing_rights(_, args)
   return missing
 end
 
+-- ARGV: commands, each as words separated by a blank. Returns those that the user may not execute. Their keys are not in
+-- KEYS: the call itself would be refused.
+local function denied_commands(_, args)
+  local denied = {}
+  for _, command in ipairs(args) do
+    local words = {}
+    for word in string.gmatch(command, '[^ ]+') do table.insert(words, word) end
+    if not redis.acl_check_cmd(unpack(words)) then table.insert(denied, words[1] .. ' ' .. words[2]) end
+  end
+  return denied
+end
+
+register('denied_commands', denied_commands, { 'no-writes' })
 register('missing_rights', missing_rights, { 'no-writes' })
 register('claim', claim, { 'allow-oom' })
 register('stamp', stamp, { 'allow-oom' })

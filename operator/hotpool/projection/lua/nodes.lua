@@ -22,13 +22,14 @@ local function write_endpoints(key, node, text)
 end
 
 -- KEYS: then facts and services of each pool of which not every service of the node meets the requirements, so that no
--- pick sees a new service before the pool's exception. Endpoints come first: a missing right then stops the whole
--- write. ARGV: term, version, name, digest, endpoints, number of these pools, then for each the ids that meet it, then
+-- pick sees a new service before the pool's exception [, failures: ejections of services that have changed end].
+-- Endpoints come first: a missing right then stops the whole write. ARGV: term, version, name, digest, endpoints, number of these pools, then for each the ids that meet it, then
 -- type and JSON of each capability.
 local function replace_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
   local pools = tonumber(args[6])
+  local digest = string.match(read_or_nil('HGET', keys[3], '.facts') or '', ' (%S*)$')
   for i = 1, pools do
     local facts, services = keys[4 + 2 * i], keys[5 + 2 * i]
     delete_wrong_type(services, 'hash')
@@ -40,6 +41,7 @@ local function replace_node(keys, args)
   redis.call('UNLINK', keys[3])
   redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, 7 + pools))
   redis.call('PERSIST', keys[4])
+  if keys[6 + 2 * pools] then end_ejections_of(keys[6 + 2 * pools], args[3], args[5], digest ~= args[4]) end
   return 1
 end
 
@@ -53,7 +55,7 @@ local function exchange_node(keys, args)
   return replace_node(keys, args)
 end
 
--- ARGV: term, version, name, '1' to delete the history too.
+-- KEYS: then failures, if it is kept. ARGV: term, version, name, '1' to delete the history too.
 local function drop_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
@@ -66,6 +68,7 @@ local function drop_node(keys, args)
   else
     redis.call('PEXPIRE', keys[4], HISTORY_TTL_MS)
   end
+  if keys[6] then end_ejections_of(keys[6], args[3], '', true) end
   return 1
 end
 
