@@ -12,7 +12,7 @@ from hotpool.controllers.resync import Resync
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind, Meta, Pool
 from hotpool.core.planning.pool_plan import plan_members
-from hotpool.core.planning.service_plan import NO_SERVICE, Allows, ServicePlan, plan_service
+from hotpool.core.planning.service_plan import NO_SERVICE, Allows, ServicePlan, SliceDiff, plan_service
 from hotpool.core.planning.service_work import ServiceWork, compare, is_ours
 from hotpool.core.pool_membership import PoolMembership
 from hotpool.core.service_model import (
@@ -183,17 +183,33 @@ class ServiceController:
         ended = work.ended(diff.delete)
         await self._delete_slices(pool, objects, ended)
         if service:
-            for known, content in diff.update:
-                self._ensure_exists(pool)
-                written = await self._context.writer.patch_slice(pool, service, known, content)
-                self._store(pool, objects.slices, known.meta.name, written)
-            for name, content in diff.create.items():
-                self._ensure_exists(pool)
-                self._store(pool, objects.slices, name, await self._create_slice(pool, service, name, content))
+            await self._fill_slices(pool, service, objects, diff)
         await self._delete_slices(pool, objects, [item for item in (*diff.delete, *work.strays) if item not in ended])
         if refusal:
             raise refusal
         return [key for former in work.surplus for key in await self._delete_service(pool.meta.name, former)]
+
+    async def _fill_slices(self, pool: Pool, service: Meta, objects: ServiceObjects, diff: SliceDiff) -> None:
+        """Patch and create EndpointSlices. Raise the first refusal when all have been tried."""
+        refusals: list[RejectedError] = []
+        known = {item.meta.name: item for item, _ in diff.update}
+        updates = {item.meta.name: content for item, content in diff.update}
+        for name, content in {**updates, **diff.create}.items():
+            self._ensure_exists(pool)
+            try:
+                written = (
+                    await self._context.writer.patch_slice(pool, service, known[name], content)
+                    if name in known
+                    else await self._create_slice(pool, service, name, content)
+                )
+            except (NotLeaderError, FencedError):
+                raise
+            except RejectedError as error:
+                refusals.append(error)
+            else:
+                self._store(pool, objects.slices, name, written)
+        if refusals:
+            raise refusals[0]
 
     async def _delete_slices(self, pool: Pool, objects: ServiceObjects, slices: Iterable[StoredEndpointSlice]) -> None:
         for item in slices:

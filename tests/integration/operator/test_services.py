@@ -534,6 +534,21 @@ async def test_a_service_whose_change_is_refused_has_current_endpoints() -> None
 
 
 @simulated
+async def test_a_refused_patch_of_an_endpoint_slice_keeps_no_other_slice_of_the_pool_waiting() -> None:
+    api = service_fleet(2)
+    put_node(api, "n2", asr("fd00::2"))
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.service_fault = lambda verb, _plural, name: _refused() if verb == "patch" and "ipv4" in name else None
+        publish(api, "n0", asr(address(0), 2, running=False))
+        put_node(api, "n3", asr("fd00::3"))
+        await until(lambda: "fd00::3" in api.endpoints("asr"), 2 * ROUND_SECONDS + AT_ONCE)
+        await until(lambda: "WriteRefused" in {reason for reason, _ in api.event_notes("asr")})
+        api.service_fault = no_fault
+        await until(lambda: set(api.endpoints("asr")) == {address(1), "fd00::2", "fd00::3"}, NAME_SECONDS)
+
+
+@simulated
 async def test_everything_is_right_after_an_outage_and_a_write_without_a_response() -> None:
     api = service_fleet(3)
     async with operator(api) as fleet:
