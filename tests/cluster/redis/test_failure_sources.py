@@ -33,7 +33,7 @@ def only(reached: Collection[str]) -> Callable[[str], bool]:
     return lambda name: name in reached
 
 
-async def test_a_dispatcher_that_is_cut_off_ejects_nobody_for_others(client: Client) -> None:
+async def test_a_dispatcher_that_is_cut_off_ejects_no_node_for_others(client: Client) -> None:
     await write_fleet(client, TEN)
     good, cut_off = dispatcher(client, "good"), dispatcher(client, "cut-off")
     for lookup in (good, cut_off):

@@ -2,19 +2,26 @@
 
 local MAX_PARSED_LISTS = 16
 
--- Text of ejected services to `names` of their nodes, and `records` by node and service. A cache; read only.
+-- Text of ejected services to `names` of their nodes, `records` by node and service, and the time at which the first
+-- trial is due. A cache; read only.
 local parsed_lists, parsed_lists_size = {}, 0
+
+-- Returns the time from which on a service may be tried.
+local function trial_time(record)
+  return math.max(record.till, record.trial > 0 and record.trial + TRIAL_INTERVAL_MS or 0)
+end
 
 local function parse_ejected(text)
   local list = parsed_lists[text]
   if list then return list end
-  list = { names = {}, records = {} }
+  list = { names = {}, records = {}, due = math.huge }
   for _, record in ipairs(decode_records(text)) do
     if not list.records[record.node] then
       list.records[record.node] = {}
       table.insert(list.names, record.node)
     end
     list.records[record.node][record.service] = record
+    list.due = math.min(list.due, trial_time(record))
   end
   if parsed_lists_size == MAX_PARSED_LISTS then parsed_lists, parsed_lists_size = {}, 0 end
   parsed_lists[text], parsed_lists_size = list, parsed_lists_size + 1
@@ -54,9 +61,7 @@ end
 -- Returns the time at which a trial of a node became due, nil if it is not due yet.
 local function due_since(blocking, now)
   local due = 0
-  for _, record in ipairs(blocking) do
-    due = math.max(due, record.till, record.trial > 0 and record.trial + TRIAL_INTERVAL_MS or 0)
-  end
+  for _, record in ipairs(blocking) do due = math.max(due, trial_time(record)) end
   return due <= now and due or nil
 end
 
@@ -64,8 +69,8 @@ end
 -- `blocking`, their records by node; `avoid`, services by node that are answered after all others; `due`, the node
 -- whose trial has been due for longest, and all that are due as a set. ARGV from `first_excluded`: excluded names, which
 -- are not tried.
-local function ejected_members(keys, text, request, args, first_excluded)
-  local list, members, excluded = parse_ejected(text), {}, {}
+local function ejected_members(keys, list, request, args, first_excluded)
+  local members, excluded = {}, {}
   local scores = list.names[1] and read_or_nil('ZMSCORE', keys[3], unpack(list.names)) or NONE
   for i, name in ipairs(list.names) do
     if scores[i] then table.insert(members, name) end

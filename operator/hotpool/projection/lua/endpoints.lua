@@ -3,7 +3,7 @@
 -- A service in the entry of a node: type|id|port|appProtocol|address,address... Later fields may follow.
 local SERVICE = '^([^|]+)|([^|]+)|%d+|[^|]*|[^|]+'
 local ADDRESSES = '^([^|]+|[^|]+|%d+|[^|]*|)([^|]+)'
-local MAX_PARSED = 1000
+local MAX_PARSED, MAX_ANSWERS = 1000, 10000
 -- Positions in KEYS of a pick.
 local ENDPOINTS_KEY, SERVICES_KEY, LOAD_KEY = 5, 6, 7
 
@@ -99,14 +99,26 @@ local function split_ejected(services, ejected)
   return first, last
 end
 
+-- Answers by request and endpoints of a node, where these leave no choice. A cache, because a fleet has few of them.
+local answers, answers_size = {}, 0
+
+local function remember_answer(request, entry, text)
+  if answers_size == MAX_ANSWERS then answers, answers_size = {}, 0 end
+  if not answers[request] then answers[request] = {} end
+  answers[request][entry], answers_size = text, answers_size + 1
+end
+
 -- Returns the services of a node as words with a blank before each. Returns nil if one that is asked for is missing.
 -- `ejected`: services of the node that are answered after all others of their type, nil for none.
 local function answer_services(request, entry, allowed, ejected, chance, affinity_key)
-  local found, text = usable_services(request, entry, allowed), ''
+  local known = not allowed and answers[request]
+  if known and known[entry] then return known[entry] end
+  local found, text, fixed = usable_services(request, entry, allowed), '', not allowed
   for _, kind in ipairs(request.kinds) do
     local services = found[kind]
     if type(services) == 'table' then
       local last = NONE
+      fixed = false
       if ejected then services, last = split_ejected(services, ejected) end
       chance = choose_service(services, chance, affinity_key)
       text = text .. ' ' .. table.concat(services, ' ')
@@ -117,5 +129,6 @@ local function answer_services(request, entry, allowed, ejected, chance, affinit
       return nil
     end
   end
+  if fixed then remember_answer(request, entry, text) end
   return text
 end

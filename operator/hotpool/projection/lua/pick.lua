@@ -150,7 +150,14 @@ end
 -- the word `trial` after the services.
 local function choose_ready(keys, choose, chance, args, first_excluded, request, asked, failures, takes_trials)
   local text = failures and read_or_nil('HGET', failures, EJECTED)
-  local ejected = text and ejected_members(keys, text, request, args, first_excluded)
+  local list = text and parse_ejected(text)
+  if list and list.due > now_ms() then
+    -- A choice that is not ejected has the same chances as one among the others alone.
+    local node, services, size, excluded, without =
+      choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE)
+    if not node or not list.records[node] then return 'Ready', node, services, size, excluded, without end
+  end
+  local ejected = list and ejected_members(keys, list, request, args, first_excluded)
   if not ejected then
     return 'Ready', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE)
   end
