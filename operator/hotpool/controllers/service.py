@@ -99,13 +99,16 @@ class ServiceController:
         inputs, recheck_at = self._current.get(name, (None, None))
         if inputs == self._inputs(membership) and (recheck_at is None or self._context.clock() < recheck_at):
             return Result(requeue_at=recheck_at)
-        taken, news = await self._take_name(membership)
+        self._current.pop(name, None)  # whatever happens until all is written
+        taken, is_news = await self._take_name(membership)
         if self._context.cache.pools.get(name) is not membership:
             return Result()  # it is due again, because its spec changed
-        return await self._round(membership, taken, news)
+        if is_news:
+            return Result(requeue_at=self._context.clock(), postponed=True, dirty=[Key(Kind.POOL, name)])
+        return await self._round(membership, taken)
 
-    async def _round(self, membership: PoolMembership, taken: str, news: list[Key]) -> Result:
-        """Write what differs. `taken`: why the pool cannot have its Service; `news`: keys for which that is news."""
+    async def _round(self, membership: PoolMembership, taken: str) -> Result:
+        """Write what differs. `taken`: why the pool cannot have its Service."""
         pool, now = membership.pool, self._context.clock()
         name = pool.meta.name
         objects = self._context.stored.setdefault(name, ServiceObjects())
@@ -115,16 +118,14 @@ class ServiceController:
         freed: list[Key] = []
         if not work.is_empty:
             if now < (allowed := self._next_round.get(name, 0.0)):
-                return Result(requeue_at=allowed, postponed=True, dirty=news)
+                return Result(requeue_at=allowed, postponed=True)
             self._next_round[name] = now + ROUND_SECONDS
             freed = await self._write(work, objects)
         if work.is_partial:
             recheck_at = self._next_round[name]
-        if taken:  # the name is looked at again whenever the pool is due
-            self._current.pop(name, None)
-        else:
+        if not taken:  # the name of another is looked at again whenever the pool is due
             self._current[name] = (inputs, recheck_at)
-        return Result(requeue_at=recheck_at, dirty=[*news, *freed], change=None if work.is_empty else work.change)
+        return Result(requeue_at=recheck_at, dirty=freed, change=None if work.is_empty else work.change)
 
     def _inputs(self, membership: PoolMembership) -> object:
         name = service_name(membership.pool)
@@ -140,21 +141,21 @@ class ServiceController:
         self._merge_at[name] = plan.merge_at
         return plan
 
-    async def _take_name(self, membership: PoolMembership) -> tuple[str, list[Key]]:
-        """Return why the pool cannot have the Service of its name (empty: it can), and keys for which that is news."""
+    async def _take_name(self, membership: PoolMembership) -> tuple[str, bool]:
+        """Return why the pool cannot have the Service of its name (empty: it can), and True if its status must say."""
         pool = membership.pool
         name = service_name(pool)
         if name is None or self._context.refusal:
-            return "", []
+            return "", False
         taken = await self._taken(pool, name)
         before, membership.service_name_taken = membership.service_name_taken, taken
         if before is None:
             stored = (condition.message for condition in pool.status.conditions if condition.type == NAME_TAKEN)
             before = next(stored, "")
         if taken == before:
-            return taken, []
+            return taken, False
         membership.dirty.status = True
-        return taken, [Key(Kind.POOL, pool.meta.name)]
+        return taken, True
 
     async def _taken(self, pool: Pool, name: str) -> str:
         holder = self._context.cache.service_names.holder(name)

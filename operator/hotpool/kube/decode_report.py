@@ -5,6 +5,7 @@ Pure. The time is bounded by the size of the report, whatever its content.
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -83,7 +84,7 @@ def _is_word(text: str) -> bool:
 
 
 def _offer(service: capability.Service) -> ServiceOffer:
-    languages = frozenset(normalise_languages(service.languages))
+    languages = _languages(service.languages)
     attributes = {item.key: frozenset(item.values) for item in service.attributes}
     for key, value in (("model", service.model), ("version", service.version), ("device", service.device)):
         if value is not None:
@@ -102,6 +103,12 @@ def _offer(service: capability.Service) -> ServiceOffer:
     )
 
 
+@lru_cache(maxsize=256)
+def _languages(codes: tuple[str, ...]) -> frozenset[str]:
+    """Return the normal forms. Cached: the services of a fleet have few different lists."""
+    return frozenset(normalise_languages(codes))
+
+
 def _endpoint(service: capability.Service) -> ServiceEndpoint | None:
     """Return the endpoint, or None if it has addresses of its own and one is not an IP address.
 
@@ -118,7 +125,7 @@ def _endpoint(service: capability.Service) -> ServiceEndpoint | None:
 def _rule(rule: capability.TranslationRule) -> Rule:
     return Rule(
         kind=rule.kind,
-        languages=frozenset(normalise_languages(rule.languages)),
+        languages=_languages(rule.languages),
         pairs=frozenset(_pairs(rule.pairs)),
         blocked=frozenset(_pairs(rule.blocked)),
     )

@@ -404,6 +404,31 @@ async def test_an_endpoint_slice_that_others_made_under_our_name_is_never_touche
 
 
 @simulated
+async def test_a_name_that_an_older_pool_wanted_for_a_moment_only_is_not_taken() -> None:
+    api = service_fleet(1)
+    put_pool(api, "young", {"name": "speech"}, created=2)
+    async with operator(api) as fleet:
+        await until(lambda: "speech" in api.core[SERVICES])
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
+        await asyncio.sleep(0.01)  # within the round of the other
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "asr"}}})
+        await fleet.beating(NAME_SECONDS)
+        assert set(api.endpoints("speech")) == addresses(range(1))
+        assert "ServiceNameTaken" not in api.conditions(Kind.POOL, "young")
+
+
+@simulated
+async def test_a_pool_says_that_its_name_is_taken_although_its_service_was_edited_meanwhile() -> None:
+    api = service_fleet(1)
+    put_pool(api, "young", {"name": "speech"}, created=2)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.edit_core(SERVICES, "speech", {"spec": {"selector": {"app": "x"}}})
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
+        await until(lambda: "ServiceNameTaken" in api.conditions(Kind.POOL, "young"), 2 * ROUND_SECONDS)
+
+
+@simulated
 async def test_of_two_pools_with_one_name_the_older_one_has_the_service_until_it_is_gone() -> None:
     api = service_fleet(2)
     put_pool(api, "first", {"name": "speech"}, created=2)
