@@ -15,6 +15,7 @@ PARTS: Final = (
     "agent",
     "lookup",
     "pick_endpoints",
+    "capacity",
     "blackhole",
     "rebuild",
     "startup",

@@ -94,6 +94,15 @@ class FleetKeys:
         return base, f"{base}:entries", f"{base}:expiries"
 
     @property
+    def slots(self) -> tuple[str, str, str]:
+        """Return the keys of slots in use, which dispatchers write.
+
+        Hash: `<node> <service>` to the number in use. Hash: id to node and services. Sorted set: id to its expiry, ms.
+        """
+        base = self._key("load:slots")
+        return base, f"{base}:entries", f"{base}:expiries"
+
+    @property
     def failures(self) -> tuple[str, str]:
         """Return the keys of failure reports, which dispatchers write.
 

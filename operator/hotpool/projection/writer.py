@@ -35,6 +35,7 @@ from hotpool.projection.redis_errors import (
     failure_reason,
     translate,
 )
+from hotpool.projection.slots import slot_commands
 from hotpool.projection.stored_state import read_digests, read_pool
 
 MEMBERS_PER_CALL = 250
@@ -72,6 +73,8 @@ class RedisWriter:
         """Rights that this user lacks on the keys of endpoints, as of the last claim. If any, none is written."""
         self.failures_denied: tuple[str, ...] = ()
         """Rights that this user lacks on the keys of failures, as of the last claim. If any, these are not touched."""
+        self._purges_slots = False
+        """True if this user may purge expired slots. Else those who reserve do, a little later."""
         self._documents: dict[str, PoolDocument] = {}
         """Pool → document of the last accepted write, the base of the next change."""
 
@@ -99,10 +102,12 @@ class RedisWriter:
         return tuple(map(to_text, await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)))
 
     async def check_failure_rights(self) -> None:
-        """Note the rights on the keys of failures that our user lacks. A dry call."""
+        """Note the rights on the keys of failures, and of slots, that our user lacks. Two dry calls."""
         commands = operator_commands(self._keys)
         denied = await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)
         self.failures_denied = tuple(map(to_text, denied))
+        denied = await self._send("denied_commands", (self._keys.meta,), slot_commands(self._keys), claimed=False)
+        self._purges_slots = not denied
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Replace a pool atomically for every reader (E2).
@@ -264,8 +269,9 @@ class RedisWriter:
         await self._send("append_history", keys, [self._term, *transitions])
 
     async def stamp(self, *, complete: bool) -> None:
-        """Store the time, by the clock of Redis, and whether the projection is complete (E2)."""
-        await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
+        """Store the time, by the clock of Redis, and whether the projection is complete (E2). Purge expired loads."""
+        slots = self._keys.slots if self._purges_slots else ()
+        await self._send("stamp", (self._keys.meta, *self._keys.load, *slots), [self._term, int(complete)])
 
     async def ejections(self) -> tuple[Ejection, ...]:
         """Return the ejected services, and delete records that have had no report for an hour."""

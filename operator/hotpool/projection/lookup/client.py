@@ -85,7 +85,11 @@ class Lookup(BaseLookup[Client]):
         return await self._run(self._protocol.report(picked, False, types))
 
     async def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
-        """Extend a reservation to `seconds` from now. Return None if it is unknown or expired."""
+        """Extend a reservation to `seconds` from now. Return None if it is lost.
+
+        One that Redis has lost, or that has expired, is reserved again on its node if its services have room. An id
+        alone does not tell node and services: it is then lost.
+        """
         return await self._run(self._protocol.renew(reservation, seconds))
 
     async def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:

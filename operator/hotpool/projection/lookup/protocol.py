@@ -31,7 +31,7 @@ from hotpool.projection.lookup.results import (
     parse_type_state,
 )
 from hotpool.projection.lookup.steps import Steps
-from hotpool.projection.redis_errors import failure_reason, is_denied
+from hotpool.projection.redis_errors import failure_reason
 
 _MAX_CACHED = 4096
 _DUE: Final = (f" {TRIAL_DUE}", f" {TRIAL_DUE}".encode())
@@ -89,46 +89,56 @@ class LookupProtocol(ReportProtocol):
     def _pick(self, pool: str, field: str, request: PickRequest) -> Steps[Picked | NoMember]:
         arguments = request.arguments(field)
         if request.reservation:
+            identity, weight, _ = request.reservation
             reply = yield from self._choose("reserve", pool, 3, arguments)
-            return parse_pick(pool, reply, request.reservation[0])
+            return parse_pick(pool, reply, identity, weight=weight, slots="slots" not in self._denied)
         reply = yield from self._choose("pick", pool, 1 if request.needs_load else 0, arguments)
         if reply.endswith(_DUE[isinstance(reply, bytes)]) and "report" not in self._denied:
             try:
-                reply = yield self._cached_call("pick_trial", pool, 1) + arguments
+                reply = yield self._cached_call("pick_trial", pool, 1, self._denied) + arguments
             except RedisError as error:  # such as of a replica: the first reply is valid
                 yield from self._note_denied("report", error)
         return parse_pick(pool, reply)
 
     def _choose(self, name: str, pool: str, loads: int, arguments: CommandArgs) -> Steps[Any]:
-        """Call a function that picks, without the key of failures if our user may not read it."""
-        if "pick" in self._denied:
-            return (yield self._cached_call(name, pool, loads, failures=False) + arguments)
-        try:
-            return (yield self._cached_call(name, pool, loads) + arguments)
-        except RedisError as error:
-            if not is_denied(error):
-                raise
-            denied = error
-        reply = yield self._cached_call(name, pool, loads, failures=False) + arguments
-        yield from self._note_denied("pick", denied)
-        return reply
+        """Call a function that picks, without the keys that our user may not use."""
+        while True:
+            try:
+                return (yield self._cached_call(name, pool, loads, self._denied) + arguments)
+            except RedisError as error:
+                if not (yield from self._find_denied(error, writes=name == "reserve")):
+                    raise
 
-    def _build_call(self, name: str, pool: str, loads: int, *, failures: bool = True) -> CommandArgs:
+    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str] = frozenset()) -> CommandArgs:
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
         facts, ready, suspect, _ = self._keys.pool(pool)
+        failures = () if "pick" in denied else self._keys.failures[:1]
+        slots = () if "slots" in denied else self._keys.slots
+        loaded = self._keys.load[: max(loads, len(failures))]
+        # A reservation writes slots. A pick reads the first key of slots, and has a place for it behind failures only.
+        last = (*slots, *failures) if name == "reserve" else (*failures, *(slots[:1] if failures else ()))
         services = self._keys.endpoints, self._keys.services(pool)
-        keys = (self._keys.meta, facts, ready, suspect, *services, *self._keys.load[: max(loads, failures)])
-        if failures:
-            keys = (*keys, self._keys.failures[0])
+        keys = (self._keys.meta, facts, ready, suspect, *services, *loaded, *last)
         return build_call(name, [key.encode() for key in keys], writes=name != "pick")
 
     def renew(self, reservation: Reservation | str, seconds: float) -> Steps[Reservation | None]:
-        """Extend a reservation to `seconds` from now."""
+        """Extend a reservation to `seconds` from now, or reserve it again if it is lost."""
         return self._renew(reservation, ttl_milliseconds(seconds))
 
     def _renew(self, reservation: Reservation | str, ttl: int) -> Steps[Reservation | None]:
         identity = reservation_id(reservation)
-        node, expiry = yield build_call("renew", self._keys.load, (identity, ttl), writes=True)
+        arguments: CommandArgs = (identity, ttl)
+        if isinstance(reservation, Reservation):
+            arguments = (*arguments, reservation.weight, reservation.node, *reservation.services.values())
+        while True:
+            slots = self._slot_keys()
+            keys = (*self._keys.load, *slots, *((self._keys.endpoints,) if slots else ()))
+            try:
+                node, expiry = yield build_call("renew", keys, arguments, writes=True)
+                break
+            except RedisError as error:
+                if not (yield from self._find_denied(error)):
+                    raise
         if not expiry:
             return None
         if isinstance(reservation, str):

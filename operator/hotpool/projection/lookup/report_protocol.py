@@ -4,7 +4,7 @@ Must not do I/O, but for a log line that names missing rights.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
 from redis.exceptions import RedisError
@@ -23,8 +23,16 @@ from hotpool.projection.lookup.report_options import (
 from hotpool.projection.lookup.results import Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps
 from hotpool.projection.redis_errors import is_denied
+from hotpool.projection.slots import slot_commands, slot_read_commands
 
 _log: Final = logging.getLogger("hotpool.lookup")
+
+
+_EFFECTS: Final = {
+    "slots": "limits of services are ignored",
+    "pick": "picks ignore ejected services",
+    "report": "failure reports are not counted",
+}
 
 
 class ReportProtocol:
@@ -33,22 +41,51 @@ class ReportProtocol:
     def __init__(self, keys: FleetKeys, source: str | None) -> None:
         self._keys = keys
         self._source = None if source is None else check_source(source)
-        self._denied: set[str] = set()
-        """Parts of failure reports, `pick` and `report`, for which our user lacks the rights."""
+        self._denied: frozenset[str] = frozenset()
+        """Features for which our user lacks the rights: `slots`, and `pick` and `report` of failure reports."""
 
     def _note_denied(self, part: str, error: BaseException) -> Steps[None]:
         """Switch off a part of failure reports if its rights are missing, and name them once."""
         if not is_denied(error) or part in self._denied:
             return
-        self._denied |= {part, "report"}
         commands = pick_commands(self._keys) if part == "pick" else report_commands(self._keys)
+        missing = yield from self._missing_rights(commands)
+        self._switch_off({part: missing or (str(error),)})
+
+    def _missing_rights(self, commands: Sequence[str]) -> Steps[tuple[str, ...]]:
+        """Return those of the commands that our user may not execute: a dry call."""
         try:
-            missing = yield build_call("denied_commands", (self._keys.meta,), commands)
+            return tuple(map(to_text, (yield build_call("denied_commands", (self._keys.meta,), commands))))
         except RedisError:
-            missing = ()
-        names = ", ".join(map(to_text, missing)) or str(error)
-        off = "picks ignore ejected services" if part == "pick" else "failure reports are not counted"
-        _log.warning("%s until this client is opened again: the ACL of Redis lacks %s", off, names)
+            return ()
+
+    def _switch_off(self, missing: Mapping[str, Sequence[str]]) -> None:
+        """Switch off features, and name the missing rights of each in one line."""
+        if not missing:
+            return
+        self._denied |= {*missing, *({"report"} if "pick" in missing else ())}
+        effects = ", and ".join(_EFFECTS[part] for part in missing)
+        rights = ", ".join(right for rights in missing.values() for right in rights)
+        _log.warning("%s until this client is opened again: the ACL of Redis lacks %s", effects, rights)
+
+    def _find_denied(self, error: BaseException, *, writes: bool = True) -> Steps[bool]:
+        """Switch off the features of reservations and picks for which our user lacks rights. Return False for none.
+
+        `writes`: False for a pick, which only reads slots.
+        """
+        if not is_denied(error):
+            return False
+        found: dict[str, tuple[str, ...]] = {}
+        of_slots = slot_commands(self._keys) if writes else slot_read_commands(self._keys)
+        for part, commands in (("slots", of_slots), ("pick", pick_commands(self._keys))):
+            missing = () if part in self._denied else (yield from self._missing_rights(commands))
+            if missing:
+                found[part] = missing
+        self._switch_off(found)
+        return bool(found)
+
+    def _slot_keys(self) -> tuple[str, ...]:
+        return () if "slots" in self._denied else self._keys.slots
 
     def report(
         self, picked: Picked | Reservation, failed: FailureKind | Literal[False], types: Collection[str] | None
@@ -90,15 +127,18 @@ class ReportProtocol:
         return self._release(reservation.id, reservation.pool, self._outcome(reservation, failed, types))
 
     def _release(self, identity: str, pool: str = "", outcome: CommandArgs = ()) -> Steps[bool]:
-        if outcome and "report" not in self._denied:
-            keys = (*self._keys.load, *self._report_keys(pool))
+        while True:
+            reports = bool(outcome) and "report" not in self._denied
+            keys = (*self._keys.load, *self._slot_keys(), *(self._report_keys(pool) if reports else ()))
+            arguments = (identity, *outcome) if reports else (identity,)
             try:
-                return bool((yield build_call("release", keys, (identity, *outcome), writes=True)))
+                return bool((yield build_call("release", keys, arguments, writes=True)))
             except RedisError as error:
-                if not is_denied(error):
+                if (yield from self._find_denied(error)):
+                    continue
+                if not (reports and is_denied(error)):
                     raise
                 yield from self._note_denied("report", error)
-        return bool((yield build_call("release", self._keys.load, (identity,), writes=True)))
 
 
 def reservation_id(reservation: Reservation | str) -> str:

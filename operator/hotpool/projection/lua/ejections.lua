@@ -30,9 +30,9 @@ end
 
 -- Returns the records of those services that the node still has with the same port and addresses, by service.
 local function valid_records(records, entry)
-  local valid, text = {}, ' ' .. (entry or '') .. ' '
+  local valid = {}
   for service, record in pairs(records) do
-    if service == '-' or string.find(text, ' ' .. record.word .. ' ', 1, true) then valid[service] = record end
+    if service == '-' or has_place(entry or '', record.word) then valid[service] = record end
   end
   return valid
 end

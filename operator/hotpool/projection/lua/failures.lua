@@ -86,13 +86,19 @@ local function end_ejection(record)
   record.errors, record.since, record.length, record.till, record.trial, record.sources = 0, 0, 0, 0, 0, '-'
 end
 
+-- Returns true if the endpoints of a node have a service at the same port and addresses, whatever its limit.
+local function has_place(endpoints, word)
+  local text = ' ' .. endpoints .. ' '
+  return (string.find(text, ' ' .. word .. ' ', 1, true) or string.find(text, ' ' .. word .. '|', 1, true)) ~= nil
+end
+
 -- Ends the ejections of services that a node no longer has with the same port and addresses. `endpoints`: of the node.
 -- `changed`: true if anything about the node has changed, which ends an ejection of the node as a whole.
 local function end_ejections_of(failures, node, endpoints, changed)
   local ended = {}
   for _, record in ipairs(read_ejected(failures)) do
     local stays = not changed
-    if record.word ~= '-' then stays = string.find(' ' .. endpoints .. ' ', ' ' .. record.word .. ' ', 1, true) end
+    if record.word ~= '-' then stays = has_place(endpoints, record.word) end
     if record.node == node and not stays then
       end_ejection(record)
       table.insert(ended, record)

@@ -14,9 +14,21 @@ local function check_node_write(keys, term, version)
   return check_version(term, version, old_term, old_version)
 end
 
+-- Notes in meta that a node has a limit: as sixth field of a service, or in a word of two fields. Picks without any node
+-- with a limit cost no more for that. Never unset but with all endpoints: another node may have one.
+local function note_limits(meta, text)
+  for word in string.gmatch(text, '[^ ]+') do
+    if string.match(word, '^[^|]+|%d+$') or string.match(word, '^[^|]*|[^|]*|[^|]*|[^|]*|[^|]*|%d+') then
+      redis.call('HSET', meta, 'limits', '1')
+      return
+    end
+  end
+end
+
 -- Replaces the endpoints of a node, '' for none.
-local function write_endpoints(key, node, text)
+local function write_endpoints(meta, key, node, text)
   if not key then return end
+  note_limits(meta, text)
   delete_wrong_type(key, 'hash')
   if text == '' then redis.call('HDEL', key, node) else redis.call('HSET', key, node, text) end
 end
@@ -35,7 +47,7 @@ local function replace_node(keys, args)
     delete_wrong_type(services, 'hash')
     if redis.call('EXISTS', facts) == 1 then redis.call('HSET', services, args[3], args[6 + i]) end
   end
-  write_endpoints(keys[5], args[3], args[5])
+  write_endpoints(keys[1], keys[5], args[3], args[5])
   delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
   redis.call('UNLINK', keys[3])
@@ -59,7 +71,7 @@ end
 local function drop_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
-  write_endpoints(keys[5], args[3], '')
+  write_endpoints(keys[1], keys[5], args[3], '')
   delete_wrong_type(keys[2], 'set')
   redis.call('SREM', keys[2], args[3])
   redis.call('UNLINK', keys[3])

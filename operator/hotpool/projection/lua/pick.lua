@@ -2,19 +2,16 @@
 -- or among the Suspect ones if no Ready one is left.
 -- Error replies: BADARGUMENT and a text.
 
--- Members looked at when a pick passes over members without endpoints: WINDOW, then at most so many more.
-local FURTHER = 1000
-
--- Returns the ms since the leader's last stamp (-1: never), '1' if the projection is complete, else '0', and true if
--- the leader maintains endpoints.
+-- Returns the ms since the leader's last stamp (-1: never), '1' if the projection is complete, else '0', true if the
+-- leader maintains endpoints, and true if a node may have a limit.
 local function freshness(meta)
-  local stored, age = read_or_nil('HMGET', meta, 'stampMs', 'complete', 'term', 'endpoints') or NONE, -1
+  local stored, age = read_or_nil('HMGET', meta, 'stampMs', 'complete', 'term', 'endpoints', 'limits') or NONE, -1
   local stamp = tonumber(stored[1])
   if stamp and stamp > 0 then
     age = now_ms() - stamp
     if age < 0 then age = 0 end -- the clock of Redis was set back
   end
-  return age, stored[2] == '1' and '1' or '0', stored[3] and stored[3] == stored[4]
+  return age, stored[2] == '1' and '1' or '0', stored[3] and stored[3] == stored[4], stored[5] == '1'
 end
 
 -- Returns true if the projection has no stamp, is incomplete or is older than max_age. Without max_age it is not stale.
@@ -113,14 +110,19 @@ end
 
 -- Returns a node of one set and its services (nil, nil if there is none), the size of the set, the number excluded, and
 -- the number of members that were passed over, or looked at, for want of endpoints. `avoid`: services by node that are
--- answered last.
-local function choose_from(keys, state, choose, chance, args, first_excluded, request, asked, avoid)
+-- answered last. `room`: see room.lua, nil to ignore limits.
+local function choose_from(keys, state, choose, chance, args, first_excluded, request, asked, avoid, room)
   local key, load, excluded, ranks = keys[state], keys[LOAD_KEY], NONE, NONE
   local size = redis.call('ZCARD', key)
   if size > 0 and args[first_excluded] then excluded, ranks = excluded_ranks(key, args, first_excluded) end
   local available = size - #ranks
   if available == 0 then return nil, nil, size, size, 0 end
   if asked and not request then return nil, nil, size, #ranks, available end
+  if room and request then
+    local node, services, without =
+      choose_with_room(keys, key, choose, chance, available, excluded, ranks, request, avoid, room)
+    return node, services, size, #ranks, without
+  end
   local node, rest = choose(key, chance, available, excluded, ranks, load)
   if not request then return node, '', size, #ranks, 0 end
   local services, without = services_of(keys, request, node, avoid, rest, not rest and chance or nil), 0
@@ -133,35 +135,36 @@ end
 
 -- Returns a Ready node whose services are due for a trial, and its services; nil if there is none. An affinity key tries
 -- its own node only.
-local function node_to_try(keys, choose, chance, args, first_excluded, request, asked, ejected)
+local function node_to_try(keys, choose, chance, args, first_excluded, request, asked, ejected, room)
   local node = ejected.due
   if not node then return nil end
   if choose == affinity then
-    local own, services = choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, ejected.avoid)
+    local own, services = choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, ejected.avoid, room)
     if own and ejected.is_due[own] then return own, services end
     return nil
   end
   if not request then return node, not asked and '' or nil end
+  if room and room.must then return node_with_room(keys, node, request, ejected.avoid, room, chance) end
   return node, services_of(keys, request, node, ejected.avoid, chance)
 end
 
 -- Chooses among the Ready members, the ejected ones last. Returns the state to answer, then as choose_from. `failures`:
 -- the key, nil to ignore ejections. `takes_trials`: a due trial is the choice, and noted. Else a due one is announced by
 -- the word `trial` after the services.
-local function choose_ready(keys, choose, chance, args, first_excluded, request, asked, failures, takes_trials)
+local function choose_ready(keys, choose, chance, args, first_excluded, request, asked, failures, takes_trials, room)
   local text = failures and read_or_nil('HGET', failures, EJECTED)
   local list = text and parse_ejected(text)
   if list and list.due > now_ms() then
     -- A choice that is not ejected has the same chances as one among the others alone.
     local node, services, size, excluded, without =
-      choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE)
+      choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE, room)
     if not node or not list.records[node] then return 'Ready', node, services, size, excluded, without end
   end
   local ejected = list and ejected_members(keys, list, request, args, first_excluded)
   if not ejected then
-    return 'Ready', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE)
+    return 'Ready', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE, room)
   end
-  local tried, tried_services = node_to_try(keys, choose, chance, args, first_excluded, request, asked, ejected)
+  local tried, tried_services = node_to_try(keys, choose, chance, args, first_excluded, request, asked, ejected, room)
   if tried_services and takes_trials then
     note_trial(failures, ejected.blocking[tried])
     return 'Trial', tried, tried_services
@@ -169,13 +172,23 @@ local function choose_ready(keys, choose, chance, args, first_excluded, request,
   local passed_over = ejected.nodes
   for i = first_excluded, #args do table.insert(passed_over, args[i]) end
   local state, node, services, size, excluded, without =
-    'Ready', choose_from(keys, 3, choose, chance, passed_over, 1, request, asked, ejected.avoid)
+    'Ready', choose_from(keys, 3, choose, chance, passed_over, 1, request, asked, ejected.avoid, room)
   if not node then
     state, node, services, size, excluded, without =
-      'Ejected', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, ejected.avoid)
+      'Ejected', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, ejected.avoid, room)
   end
   if node and tried_services then services = services .. ' trial' end
   return state, node, services, size, excluded, without
+end
+
+-- Returns the full members that were looked at, and their slots in use and in total; nil for none.
+local function count_full(keys, room)
+  local ready, suspect = room.full[keys[3]] or NONE, room.full[keys[4]] or NONE
+  local nodes = (ready.nodes or 0) + (suspect.nodes or 0)
+  if nodes == 0 then return nil end
+  return {
+    nodes = nodes, in_use = (ready.in_use or 0) + (suspect.in_use or 0), total = (ready.total or 0) + (suspect.total or 0),
+  }
 end
 
 -- KEYS: meta, facts, ready, suspect, endpoints, services [, load]. ARGV from `first`: strategy, chance in [0, 1) or the
@@ -184,14 +197,19 @@ end
 -- services, each a word with a blank before it; without a node `- reason version age complete ready suspect draining
 -- excluded without`, with the version - for an unknown pool. The reply is one line because a client parses each element
 -- of an array separately. Members are counted only if needed, because the calls dominate the cost of a pick. Also
--- returns the node.
-local function decide(keys, args, first, failures, takes_trials)
+-- returns the node and its services; without a node and for the reason Full nil, nil and true, and the reply ends with
+-- the numbers of full members looked at, of their slots in use and in total. `room`: see room.lua, nil to ignore limits.
+local function decide(keys, args, first, failures, takes_trials, room)
   local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 4])
   local wish = non_empty(args[first + 2])
   if choose ~= affinity then chance = tonumber(chance) end
   local refused = argument_error(keys, choose, chance, max_age, wish)
   if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
-  local age, complete, maintained = freshness(keys[1])
+  local age, complete, maintained, limited = freshness(keys[1])
+  if room then
+    room.limited = limited
+    if not room.must and (not limited or choose == affinity) then room = nil end
+  end
   local version, request, asked = read_pool(keys, non_empty(args[first + 3]), wish, maintained)
   local stale, fresh = is_stale(age, complete, max_age), ' ' .. age .. ' ' .. complete
   if not version then return '- ' .. (stale and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0 0' end
@@ -202,50 +220,40 @@ local function decide(keys, args, first, failures, takes_trials)
   else
     local from = first + 5
     state, node, services, ready, ready_excluded, ready_without =
-      choose_ready(keys, choose, chance, args, from, request, asked, failures, takes_trials)
+      choose_ready(keys, choose, chance, args, from, request, asked, failures, takes_trials, room)
     if not node then
       state = 'Suspect'
       node, services, suspect, suspect_excluded, suspect_without =
-        choose_from(keys, 4, choose, chance, args, from, request, asked, NONE)
+        choose_from(keys, 4, choose, chance, args, from, request, asked, NONE, room)
     end
   end
   if node then return node .. ' ' .. state .. ' ' .. version .. fresh, node, services end
   local draining, excluded = tonumber(redis.call('HGET', keys[2], 'draining')) or 0, ready_excluded + suspect_excluded
   local without = ready_without + suspect_without
-  local reason = stale and 'Stale' or without > 0 and 'NoEndpoint' or excluded > 0 and 'AllExcluded'
+  local full = room and not stale and count_full(keys, room)
+  local reason = stale and 'Stale' or full and 'Full' or without > 0 and 'NoEndpoint' or excluded > 0 and 'AllExcluded'
     or draining > 0 and 'OnlyDraining' or 'Empty'
-  return table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded, without }, ' ')
+  local reply = table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded, without }, ' ')
+  if not full then return reply end
+  return table.concat({ reply, full.nodes, full.in_use, full.total }, ' '), nil, nil, true
 end
 
--- KEYS: meta, facts, ready, suspect, endpoints, services [, load [, failures]].
+-- Returns the room of a pick, which prefers nodes with room but refuses none. With least-loaded, loads tell enough.
+local function room_to_prefer(slots, strategy)
+  return slots and { slots = slots, counts = strategy == 'uniform', full = {} }
+end
+
+-- KEYS: meta, facts, ready, suspect, endpoints, services [, load [, failures [, slots]]].
 local function pick(keys, args)
-  local reply, node, services = decide(keys, args, 1, keys[8])
+  local reply, node, services = decide(keys, args, 1, keys[8], false, room_to_prefer(keys[9], args[1]))
   return node and reply .. services or reply
 end
 
 -- As pick, but may choose an ejected node for a trial.
 local function pick_trial(keys, args)
-  local reply, node, services = decide(keys, args, 1, keys[8], true)
+  local reply, node, services = decide(keys, args, 1, keys[8], true, room_to_prefer(keys[9], args[1]))
   return node and reply .. services or reply
-end
-
--- KEYS as in pick with load, then entries, expiries [, failures]. ARGV: id, weight, ms from now, then as in pick. An
--- existing id is from a call whose reply was lost, and is replaced. Returns as pick_trial. With a node, the expiry
--- precedes its services.
-local function reserve(keys, args)
-  local weight, ttl = parse_weight(args[2]), parse_ttl(args[3])
-  if args[1] == '' or not weight or not ttl or not keys[9] then
-    return redis.error_reply('BADARGUMENT nine keys, id, weight: 0.001 to 1e9, ms: 1 to 86400000')
-  end
-  local load_keys, now = { keys[7], keys[8], keys[9] }, now_ms()
-  purge_expired(load_keys, now)
-  remove_entry(load_keys, args[1])
-  local reply, node, services = decide(keys, args, 4, keys[10], true)
-  if not node then return reply end
-  add_entry(load_keys, args[1], node, weight, now + ttl)
-  return reply .. ' ' .. string.format('%.0f', now + ttl) .. services
 end
 
 register('pick', pick, { 'no-writes' })
 register('pick_trial', pick_trial, {})
-register('reserve', reserve, {})

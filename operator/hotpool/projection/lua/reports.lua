@@ -103,12 +103,12 @@ local function count_success(report, record)
   return 'Counted'
 end
 
--- Returns a service of the endpoints of a node, nil if it no longer has this port and address.
+-- Returns a service of the endpoints of a node, without its limit, nil if it no longer has this port and address.
 local function current_service(entry, service, port, address)
   for word in string.gmatch(entry, '[^ ]+') do
-    local id, its_port, addresses = string.match(word, '^[^|]+|([^|]+)|(%d+)|[^|]*|([^|]+)')
+    local place, id, its_port, addresses = string.match(word, '^([^|]+|([^|]+)|(%d+)|[^|]*|([^|]+))')
     if id == service and its_port == port then
-      return string.find(',' .. addresses .. ',', ',' .. address .. ',', 1, true) and word or nil
+      return string.find(',' .. addresses .. ',', ',' .. address .. ',', 1, true) and place or nil
     end
   end
   return nil
@@ -169,14 +169,15 @@ local function report_outcome(keys, args)
   end
 end
 
--- KEYS: load, entries, expiries [, then as report_outcome]. ARGV: id [, then as report_outcome]. Releases a reservation,
--- and reports the outcome of its request in the same step. Returns 1, or 0 for an unknown or expired id.
+-- KEYS as in release [, then as report_outcome]. ARGV: id [, then as report_outcome]. Releases a reservation, and reports
+-- the outcome of its request in the same step. Returns 1, or 0 for an unknown or expired id.
 local function release_and_report(keys, args)
-  if keys[4] then
-    local reply = report_outcome({ unpack(keys, 4) }, { unpack(args, 2) })
+  local own = args[2] and #keys - 4 or #keys
+  if args[2] then
+    local reply = report_outcome({ unpack(keys, own + 1) }, { unpack(args, 2) })
     if type(reply) == 'table' then return reply end
   end
-  return release(keys, args)
+  return release({ unpack(keys, 1, own) }, args)
 end
 
 register('report_outcome', report_outcome, { 'allow-oom' })

@@ -1,6 +1,8 @@
 -- Strategies of a pick: each chooses one member of a sorted set.
 
 local WINDOW = 64
+-- Members looked at when a pick passes over members: WINDOW, then at most so many more.
+local FURTHER = 1000
 local PROBES = 21
 local RING = 4503599627370496
 
