@@ -15,6 +15,8 @@ PARTS: Final = (
     "agent",
     "lookup",
     "pick_endpoints",
+    "capacity",
+    "blackhole",
     "rebuild",
     "startup",
 )

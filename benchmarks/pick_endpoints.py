@@ -1,9 +1,9 @@
-"""Cost of endpoints in a pick, and of the library beside the former one, in a few seconds.
+"""Cost of endpoints and of ejections in a pick, and of the library beside the former one, in a few seconds.
 
-One Valkey on loopback holds two fleets of one pool of 1,000: the nodes of one have three services with endpoints, those
-of the other have none. One blocking client picks sequentially. In each round every variant has a short batch in turn,
-so a ratio of two batches is of one moment. `former` sends the words of the former library's picks; the parser of the
-present client suits its shorter replies, too.
+One Valkey on loopback holds three fleets of one pool of 1,000: the nodes of two have three services with endpoints,
+those of the third have none. In one of the two, ten nodes are ejected. One blocking client picks sequentially. In each
+round every variant has a short batch in turn, so a ratio of two batches is of one moment. `former` sends the words of
+the former library's picks; the parser of the present client suits its shorter replies, too.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from localfleet.redis_server import RedisServer
 SIZE: Final = 1_000
 ROUNDS: Final = 200
 BATCH: Final = 20
+EJECTED: Final = 10
 TYPES: Final = ("asr", "nmt", "tts")
 POOL: Final = "zh-en"
 
@@ -35,7 +36,7 @@ POOL: Final = "zh-en"
 class _FormerProtocol(LookupProtocol):
     """Picks of the former library."""
 
-    def _build_call(self, name: str, pool: str, loads: int) -> CommandArgs:
+    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str] = frozenset()) -> CommandArgs:  # noqa: ARG002
         facts, ready, suspect, _ = self._keys.pool(pool)
         keys = [key.encode() for key in (self._keys.meta, facts, ready, suspect, *self._keys.load[:loads])]
         return ("FCALL_RO", f"{FORMER_LIBRARY}_{name}", len(keys), *keys)
@@ -44,13 +45,14 @@ class _FormerProtocol(LookupProtocol):
 async def _project(url: str) -> None:
     client = connect(url, timeout=30)
     names = [f"edge-{number:04}" for number in range(SIZE)]
-    services = [Endpoint(f"{type_}-service", type_, 6000, ("10.0.3.7", "fd00::7"), (), "http") for type_ in TYPES]
-    for namespace in ("names", "endpoints"):
+    for namespace in ("names", "endpoints", "ejected"):
         writer = RedisWriter(client, FixedLeadership(), namespace=namespace)
         await writer.claim(1)
         members = frozenset(names), frozenset[str](), frozenset[str]()
         await writer.replace_pool(PoolDocument(POOL, "u", None, None, *members, services=PoolServices(TYPES)))
-        for name in names if namespace == "endpoints" else ():
+        for name in names if namespace != "names" else ():
+            addresses = (f"10.0.{int(name[-4:-2])}.{int(name[-2:])}", f"fd00::{name[-4:]}")
+            services = [Endpoint(f"{type_}-service", type_, 6000, addresses, (), "http") for type_ in TYPES]
             await writer.replace_node(NodeDocument(name, (), encode_endpoints(services)))
         await writer.stamp(complete=True)
     await client.aclose()
@@ -75,8 +77,13 @@ def measure() -> dict[str, float]:
     """Return all figures; ratios are rates over rates of one round."""
     with RedisServer() as server:
         asyncio.run(_project(server.url))
-        opened = [SyncLookup.from_url(server.url, namespace=name) for name in ("names", "endpoints", "endpoints")]
-        names, endpoints, former = opened
+        namespaces = ("names", "endpoints", "endpoints", "ejected")
+        opened = [SyncLookup.from_url(server.url, namespace=name) for name in namespaces]
+        names, endpoints, former, ejected = opened
+        for _ in range(EJECTED):
+            picked = ejected.pick(POOL)
+            if not isinstance(picked, Picked) or ejected.report_failure(picked) != "Ejected":
+                raise TypeError(f"not ejected: {picked}")
         former._protocol = _FormerProtocol(namespace="endpoints", prefix="hotpool", chance=random.random)  # noqa: SLF001
         variants = {
             "former": partial(former.pick, POOL),
@@ -84,6 +91,9 @@ def measure() -> dict[str, float]:
             "plain": partial(endpoints.pick, POOL),
             "one_type": partial(endpoints.pick, POOL, types=["asr"]),
             "endpoint": partial(endpoints.pick, POOL, endpoint=True),
+            "ejected": partial(ejected.pick, POOL),
+            "former_least_loaded": partial(former.pick, POOL, strategy="least-loaded"),
+            "least_loaded": partial(endpoints.pick, POOL, strategy="least-loaded"),
         }
         rates = [_round(variants, reverse=bool(number % 2)) for number in range(ROUNDS + 1)][1:]
         for lookup in opened:
@@ -99,7 +109,9 @@ def _figures(rates: list[dict[str, float]]) -> dict[str, float]:
         "pick_endpoint_ratio_to_name_only": ("one_type", "name_only"),
         "pick_all_endpoints_ratio_to_name_only": ("endpoint", "name_only"),
         "pick_endpoint_ratio_to_plain": ("one_type", "plain"),
+        "pick_ejected_ratio_to_plain": ("ejected", "plain"),
         "pick_ratio_to_former_library": ("plain", "former"),
+        "pick_least_loaded_ratio_to_former_library": ("least_loaded", "former_least_loaded"),
         "pick_name_only_ratio_to_former_library": ("name_only", "former"),
     }
     for name, (mine, other) in ratios.items():

@@ -154,7 +154,9 @@ class Operator:
         if self._redis:
             key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
             writer = RedisWriter(self._redis, self._elector, **key_options)
-            redis = RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id)
+            redis = RedisTarget(
+                writer, self._cache, self._clock, self._elector, self._cluster_id, recorder=self._recorder
+            )
             targets.append(redis)
         self._drain_reader = DrainReader(redis, self._cache, self._clock, context.drains, self._manager.mark)
         targets.append(KubernetesTarget(context, self._reader))

@@ -5,9 +5,11 @@ Must need only redis and the standard library.
 
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.credentials import Credentials
+from hotpool.projection.failures import Ejection
 from hotpool.projection.lookup.client import Lookup
 from hotpool.projection.lookup.pick_options import PickOptions, Strategy
 from hotpool.projection.lookup.protocol import LookupUnavailableError
+from hotpool.projection.lookup.report_options import FailureKind
 from hotpool.projection.lookup.results import (
     Capability,
     Counts,
@@ -16,6 +18,7 @@ from hotpool.projection.lookup.results import (
     NoMember,
     Picked,
     Reason,
+    ReportEffect,
     Reservation,
     TypeState,
 )
@@ -25,7 +28,9 @@ __all__ = [
     "Capability",
     "Counts",
     "Credentials",
+    "Ejection",
     "Endpoint",
+    "FailureKind",
     "Lookup",
     "LookupUnavailableError",
     "Members",
@@ -33,6 +38,7 @@ __all__ = [
     "PickOptions",
     "Picked",
     "Reason",
+    "ReportEffect",
     "Reservation",
     "Strategy",
     "SyncLookup",

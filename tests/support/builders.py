@@ -80,11 +80,11 @@ def _annotations(*, paused: bool) -> Json:
 
 
 def node_object(name: str, content: Json | None = None, *, version: int = 1, generation: int = 1, **more: Any) -> Json:
-    """Return a NodeCapability; `more`: uid, labels, drain, addresses, conditions."""
+    """Return a NodeCapability; `more`: uid, labels, drain, addresses, limits, conditions."""
     metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
     spec: Json = {"drain": True} if more.get("drain") else {}
-    spec |= {"addresses": list(more["addresses"])} if more.get("addresses") else {}
+    spec |= {key: list(more[key]) for key in ("addresses", "limits") if more.get(key)}
     body = {"spec": spec, "status": status}
     return _object("NodeCapability", name, version, generation, **metadata) | body
 

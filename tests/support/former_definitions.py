@@ -1,4 +1,4 @@
-"""The definitions of the release before endpoints: those of today without what schema revisions 5 and 6 added.
+"""The definitions of the release before endpoints: those of today without what later schema revisions added.
 
 They state today's revision, because today's operator stands for the former one, and refuses an older revision.
 """
@@ -26,9 +26,10 @@ def former_definitions() -> list[Json]:
 def _reduce(kind: str, schema: Json) -> None:
     if kind == "NodeCapability":
         report = _at(schema, "status", "report")
-        _drop(_at(schema, "spec"), "addresses")
+        _drop(_at(schema, "spec"), "addresses", "limits")
         _drop(report, "addresses")
-        _drop(report["properties"]["services"]["items"], "endpoint", "endpointReason", "pod", "inFlight")
+        dropped = ("endpoint", "endpointReason", "maxConcurrent", "pod", "inFlight")
+        _drop(report["properties"]["services"]["items"], *dropped)
         _drop(_at(schema, "status"), "drain")
     elif kind == "NodePool":
         _reduce_pool(_at(schema, "spec"))

@@ -21,6 +21,7 @@ from hotpool.clock import Clock
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.worker import STARTING, Worker
 from hotpool.core.model import Endpoint, Key, Kind, Meta, Node, Slice, StoredCondition, TypeState
+from hotpool.events.recorder import EventRecorder
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import RedisWriter
@@ -74,7 +75,8 @@ class RedisFleet:
         self.errors: list[str] = []
         """Each error that the worker reported, empty for none, in order."""
         self._clock = clock or Clock()
-        target = RedisTarget(writer, self.cache, self._clock, self.leadership, self._cluster_id)
+        recorder = EventRecorder(self.cache, self._clock)
+        target = RedisTarget(writer, self.cache, self._clock, self.leadership, self._cluster_id, recorder=recorder)
         self.worker = Worker(target, self._clock)
         self._versions = count(1)
 

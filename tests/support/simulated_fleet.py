@@ -43,6 +43,7 @@ from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
+from hotpool.projection.failures import Ejection
 from hotpool.projection.history import MAX_TRANSITIONS, decode
 from hotpool.projection.keys import index_field
 from hotpool.projection.redis_errors import TermNotClaimedError
@@ -488,6 +489,9 @@ class FakeRedis:
     exceptions: dict[str, dict[str, str]] = field(default_factory=dict)
     """Node → exceptions of its last write."""
     endpoints_denied: tuple[str, ...] = ()
+    failures_denied: tuple[str, ...] = ()
+    failing: tuple[Ejection, ...] = ()
+    """Ejected services."""
     denied: tuple[str, ...] = ()
     """Rights on the keys of endpoints that the next claim finds missing."""
     term: int = 0
@@ -526,9 +530,17 @@ class FakeRedis:
         self.term = max(self.term, term)
         return self.term
 
+    async def check_failure_rights(self) -> None:
+        """Do nothing: `failures_denied` is what a test sets."""
+
     async def missing_rights(self) -> tuple[str, ...]:
         """Return the rights on the keys of endpoints that are missing now."""
         return self.denied
+
+    async def ejections(self) -> tuple[Ejection, ...]:
+        """Return the ejected services."""
+        await self._raise_fault("ejections", "")
+        return self.failing
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Store a pool."""
@@ -689,7 +701,9 @@ class Fleet:
         )
         kubernetes = KubernetesTarget(context, self._reader)
         redis = (
-            RedisTarget(cast("Any", self.redis), self.cache, self._clock, self.leadership, cluster_id)
+            RedisTarget(
+                cast("Any", self.redis), self.cache, self._clock, self.leadership, cluster_id, recorder=self.recorder
+            )
             if self.redis
             else None
         )

@@ -30,12 +30,14 @@ _HOST_MAX: Final = 253
 _PROTOCOL: Final = re.compile(r"[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?", re.ASCII)
 _PREFIX: Final = re.compile(SUBDOMAIN_PATTERN)
 _PROTOCOL_MAX: Final = 253
+MAX_CONCURRENT: Final = 1_000_000
+"""Largest limit of requests or streams at a time."""
 
 
 def _within(low: float, high: float) -> Callable[[float], float]:
     def check(value: float) -> float:
         if not low <= value <= high:
-            raise ValueError(f"must be {low:g}..{high:g}")
+            raise ValueError(f"must be {low:.15g}..{high:.15g}")
         return value
 
     return check
@@ -43,6 +45,7 @@ def _within(low: float, high: float) -> Callable[[float], float]:
 
 Port = Annotated[int, AfterValidator(_within(1, 65535))]
 Status = Annotated[int, AfterValidator(_within(100, 599))]
+Limit = Annotated[int, AfterValidator(_within(1, MAX_CONCURRENT))]
 Seconds = Annotated[float, AfterValidator(_within(0.01, 86400))]
 Pause = Annotated[float, AfterValidator(_within(0, 3600))]
 DrainTimeout = Annotated[float, AfterValidator(_within(0, 86400))]
@@ -271,6 +274,7 @@ class ServiceSpec(Model):
     version: str | None = None
     port: Port | None = None
     app_protocol: AppProtocol | None = None
+    max_concurrent: Limit | None = None
     scope: Literal["node", "local"] = "node"
     heavy: bool = False
     auto_start: bool = False

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.common.ip_addresses import canonical_ip
-from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec, app_protocol
+from hotpool_agent.catalogue.model import MAX_CONCURRENT, Attributes, Device, ServiceSpec, app_protocol
 from hotpool_agent.catalogue.pod_attributes import read_attributes
 from hotpool_agent.endpoints.service_endpoint import pod_endpoint
 from hotpool_agent.json_access import Json, items, mapping, text
@@ -26,6 +26,7 @@ DEVICE: Final = "hotpool.dev/device"
 PORT: Final = "hotpool.dev/port"
 MODEL: Final = "hotpool.dev/model"
 APP_PROTOCOL: Final = "hotpool.dev/app-protocol"
+CAPACITY: Final = "hotpool.dev/max-concurrent"
 _GPU: Final = "/gpu"
 """Suffix of the extended resources for whole GPUs: nvidia.com/gpu, amd.com/gpu."""
 _WORD: Final = re.compile(LABEL_PATTERN)
@@ -118,10 +119,12 @@ class _Annotations:
         value = self._text(PORT)
         if value is None:
             return None if PORT in self._annotations else _first_port(containers)
-        if value.isascii() and value.isdecimal() and len(value) <= len(str(_PORT_MAX)) and 1 <= int(value) <= _PORT_MAX:
-            return int(value)
-        self._add_problem(PORT, f"must be 1..{_PORT_MAX}, not {quoted(value)}")
-        return None
+        return self._number(PORT, value, _PORT_MAX)
+
+    def max_concurrent(self) -> int | None:
+        """Return the declared limit of requests or streams at a time."""
+        value = self._text(CAPACITY)
+        return None if value is None else self._number(CAPACITY, value, MAX_CONCURRENT)
 
     def model(self) -> str | None:
         """Return the declared model."""
@@ -140,6 +143,12 @@ class _Annotations:
             return app_protocol(value)
         except ValueError as error:
             self._add_problem(APP_PROTOCOL, f"{error}, not {quoted(value)}")
+        return None
+
+    def _number(self, key: str, value: str, most: int) -> int | None:
+        if value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and 1 <= int(value) <= most:
+            return int(value)
+        self._add_problem(key, f"must be 1..{most}, not {quoted(value)}")
         return None
 
     def _text(self, key: str) -> str | None:
@@ -170,6 +179,7 @@ def _spec(identifier: str, pod: Json, labels: Json, annotations: _Annotations) -
         version=version[:_WORD_MAX] if version else None,
         port=annotations.port(containers),
         appProtocol=annotations.app_protocol(),
+        maxConcurrent=annotations.max_concurrent(),
         attributes=annotations.attributes(),
     )
 

@@ -178,6 +178,7 @@ def _capability_tuples(report: Report) -> Iterable[tuple[str, ...]]:
             yield ("service", service.type, service.id)
             yield from _service_tuples(service)
             yield from _endpoint_tuples(report, service)
+            yield ("capacity", service.id, str(service.max_concurrent or "unlimited"))  # a changed one is a withdrawal
 
 
 def _endpoint_tuples(report: Report, service: Service) -> Iterable[tuple[str, ...]]:

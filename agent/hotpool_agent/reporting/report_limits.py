@@ -162,6 +162,7 @@ def _bounded(status: ServiceStatus, dropped: DropCounter) -> Service:
         attributes=_attributes(spec, dropped),
         endpoint=status.endpoint,
         endpoint_reason=status.endpoint_reason,
+        max_concurrent=spec.max_concurrent,
         pod=_pod(status),
         in_flight=status.in_flight,
     )

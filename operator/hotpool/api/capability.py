@@ -15,6 +15,7 @@ from hotpool.api.meta import (
     Count,
     Label63,
     LongText,
+    MaxConcurrent,
     SafeCount,
     Text,
     Timestamp,
@@ -81,6 +82,15 @@ class ServiceIntent(ApiModel):
     """Arbitrary id of the command. Change it to repeat the command."""
 
 
+class TypeLimit(ApiModel):
+    """Limit of one type on the node (requirement E9)."""
+
+    type: Label63
+    """Type of service."""
+    max_concurrent: MaxConcurrent
+    """Maximum number of reservations at a time of all services of the type together. The limit of each holds, too."""
+
+
 class CapabilitySpec(ApiModel):
     """Desired state of the node, written by people."""
 
@@ -96,6 +106,8 @@ class CapabilitySpec(ApiModel):
         Field(max_length=MAX_ADDRESSES, json_schema_extra={"x-kubernetes-list-type": "set"}),
     ] = ()
     """IP addresses of the node that replace those that its agent found. They are not checked by a connection."""
+    limits: Annotated[tuple[TypeLimit, ...], Field(max_length=MAX_TYPES, json_schema_extra=map_by("type"))] = ()
+    """Limits of reservations, at most one for each type. They only reduce the limits of the services."""
 
 
 class Platform(ApiModel):
@@ -223,6 +235,8 @@ class Service(ApiModel):
     """Where a remote client connects to the service. Null: the service has no endpoint."""
     endpoint_reason: Short | None = None
     """Reason why a running service has no endpoint: LoopbackOnly, Local, NoPort, NoAddress or Unchecked."""
+    max_concurrent: MaxConcurrent | None = None
+    """Maximum number of requests or streams at a time, which reservations observe. Null: no limit."""
     pod: PodReference | None = None
     """The pod that the service runs in. Null: the service is no pod."""
     in_flight: Count | None = None

@@ -59,6 +59,8 @@ LongText = Annotated[str, StringConstraints(max_length=1024)]
 Timestamp = Annotated[str, StringConstraints(max_length=40)]
 """RFC 3339 in UTC. Agents and operator write microseconds."""
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MaxConcurrent = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Limit of requests or streams at a time (requirement E9)."""
 SafeCount = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 Tristate = Literal["True", "False", "Unknown"]
 

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic.alias_generators import to_camel
 
@@ -16,6 +17,9 @@ from hotpool.core.explain.remarks import missing_service
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.matching import describe_endpoint
 from hotpool.core.model import Pool, ServiceOffer
+
+if TYPE_CHECKING:
+    from hotpool.lookup import Ejection
 
 Json = dict[str, Any]
 _NAMES: Final = {
@@ -66,7 +70,12 @@ def _miss(item: Explanation) -> Json:
     return {"node": item.node, "fails": len(failed), "failed": failed}
 
 
-def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], history: Sequence[HistoryEntry]) -> Json:
+def node_explanation(
+    facts: NodeFacts,
+    explanations: Sequence[Explanation],
+    history: Sequence[HistoryEntry],
+    ejections: "Sequence[Ejection]",
+) -> Json:
     """Return the JSON of `why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
     return {
@@ -74,8 +83,10 @@ def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], hist
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
         "endpoints": [_endpoint(facts, offer) for offer in facts.ready_services],
+        "limits": [{"type": type_, "maxConcurrent": limit} for type_, limit in facts.view.node.limits.items()],
         "pools": [explanation(item) for item in explanations],
         "transitions": [asdict(entry) for entry in history],
+        "ejections": [_ejection(item) for item in ejections],
     }
 
 
@@ -88,6 +99,7 @@ def _endpoint(facts: NodeFacts, offer: ServiceOffer) -> Json:
         "port": found.port if found else None,
         "appProtocol": found.app_protocol if found else None,
         "reason": None if found else describe_endpoint(facts.view, offer),
+        "maxConcurrent": offer.max_concurrent,
     }
 
 
@@ -115,6 +127,14 @@ def top(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Jso
     if pools is not None:
         document["pools"] = [_pool_row(row) for row in pools]
     return document
+
+
+def _ejection(item: "Ejection") -> Json:
+    return asdict(item) | {"since": _rfc3339(item.since), "until": _rfc3339(item.until)}
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _node_row(row: NodeRow) -> Json:

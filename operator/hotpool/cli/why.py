@@ -5,13 +5,13 @@ Reads only. `core.explain.explain` computes the explanation.
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from hotpool.cli import json_output, node_events
+from hotpool.cli.ejections import read_ejections
 from hotpool.cli.fleet_reader import FleetSnapshot, read, read_node, read_slices, read_with_kube_nodes
-from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
@@ -24,16 +24,20 @@ from hotpool.cli.query import ERROR_CODES, find, run_query
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command, output_option
 from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
-from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Kind, Pool
 from hotpool.kube.reader import Reader
+
+if TYPE_CHECKING:
+    from hotpool.cli.node_events import HistoryEntry
+    from hotpool.core.explain.remedies import NodeFacts
+    from hotpool.lookup import Ejection
 
 _HELP: Final = HelpSections(
     examples={
         "One node and one pool: each requirement and its remedies": "hotpool why edge-017 zh-en -n speech",
         "Nodes outside a pool, the nearest misses first": "hotpool why --pool zh-en",
         "A node in every pool, and its last transitions": "hotpool why --node edge-017",
-        "The same, with gained and lost types": "hotpool why --node edge-017 --redis redis://127.0.0.1:6379",
+        "The same, with ejected services, and gained and lost types": "hotpool why --node edge-017 --redis redis://127.0.0.1:6379",
         "The deciding criterion, for a script": "hotpool why edge-017 zh-en -o json | jq -r .verdict.criterion",
     },
     codes={
@@ -49,7 +53,9 @@ _HELP: Final = HelpSections(
 @click.argument("pool", metavar="[POOL]", required=False)
 @click.option("--node", "of_node", help="Explain this node in every pool.")
 @click.option("--pool", "of_pool", help="Explain this pool and its nearest misses.")
-@redis_options("With --node: read transitions from redis://, rediss:// or unix://, too.", required=False)
+@redis_options(
+    "With --node: read transitions and ejected services from redis://, rediss:// or unix://, too.", required=False
+)
 @click.option(
     "--limit", type=click.IntRange(1), default=10, show_default=True, help="With --pool: number of misses to show."
 )
@@ -121,7 +127,7 @@ def _pool(fleet: FleetOptions, pool: str, limit: int, output: OutputFormat) -> N
 
 
 def _node(fleet: FleetOptions, node: str, redis: RedisOptions | None, output: OutputFormat) -> None:
-    async def query(reader: Reader) -> tuple[NodeFacts, list[Explanation], list[HistoryEntry]]:
+    async def query(reader: Reader) -> "tuple[NodeFacts, list[Explanation], list[HistoryEntry], list[Ejection]]":
         body = await find(reader, Kind.NODE, node, fleet.namespace)
         snapshot = await read(reader, Kind.POOL, Kind.SLICE)
         await read_node(reader, snapshot, body)
@@ -129,12 +135,14 @@ def _node(fleet: FleetOptions, node: str, redis: RedisOptions | None, output: Ou
         explanations = [explain(facts, pool, snapshot.members(name).get(node)) for name, pool in pools]
         snapshot.warn_unreadable()
         open_lookup = partial(redis.lookup, fleet.namespace) if redis else None
-        return facts, explanations, await node_events.of_node(reader, node, open_lookup)
+        ejections = await read_ejections(open_lookup) if open_lookup else None
+        history = await node_events.of_node(reader, node, None if ejections is None else open_lookup)
+        return facts, explanations, history, [item for item in ejections or () if item.node == node]
 
-    facts, explanations, history = run_query("why", fleet, query)
+    facts, explanations, history, ejections = run_query("why", fleet, query)
     if output is OutputFormat.JSON:
-        print_json(json_output.node_explanation(facts, explanations, history))
+        print_json(json_output.node_explanation(facts, explanations, history, ejections))
     else:
         from hotpool.cli.render.why import show_node
 
-        show_node(facts, explanations, history, datetime.now(UTC))
+        show_node(facts, explanations, history, ejections, datetime.now(UTC))

@@ -96,8 +96,7 @@ class DrainReader:
         now = self._clock()
         self._sample(ledger, now)
         self._redis.acceptance.update(draining, self._redis.still_offered(frozenset(draining)), now)
-        served = self._served()
-        self._store({name: self._observe(name, tracker, ledger, now, served) for name, tracker in draining.items()})
+        self._store({name: self._observe(name, tracker, ledger, now) for name, tracker in draining.items()})
 
     async def _read_ledger(self, nodes: Iterable[str]) -> tuple[Ledger | None, str]:
         if self._redis is None:
@@ -120,13 +119,10 @@ class DrainReader:
             if at > now - EVIDENCE_SECONDS
         }
 
-    def _served(self) -> frozenset[str]:
-        pools = (pool for pool in self._cache.pools.values() if pool.pool.spec.service)
-        return frozenset[str]().union(*(pool.members for pool in pools))
+    def _is_served(self, node: str) -> bool:
+        return any(pool.pool.spec.service and node in pool.members for pool in self._cache.pools.values())
 
-    def _observe(
-        self, name: str, tracker: NodeLivenessTracker, ledger: Ledger, now: float, served: frozenset[str]
-    ) -> DrainObservation:
+    def _observe(self, name: str, tracker: NodeLivenessTracker, ledger: Ledger, now: float) -> DrainObservation:
         accepted = self._redis.acceptance.since(name) if self._redis else inf
         age = drain_age(tracker.view, self._clock.unix())
         return DrainObservation(
@@ -135,7 +131,7 @@ class DrainReader:
             in_use=ledger.in_use.get(name),
             last_expiry=ledger.last_expiry.get(name),
             reserved=name in self._reserved_at,
-            served=name in served,
+            served=self._is_served(name),
             settled=tracker.seen_at is not None and tracker.seen_at >= accepted + SETTLED_SECONDS,
         )
 

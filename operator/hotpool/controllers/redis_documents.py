@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from hotpool.core.capacity import limits_of
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Liveness, NodeView, Pool, TypeState
 from hotpool.core.planning.pool_plan import PoolMembers
@@ -79,10 +80,10 @@ def _services_meeting(membership: PoolMembership, node: str, cache: ClusterCache
 def node_document(view: NodeView, types: Mapping[str, TypeState] | None, *, endpoints: bool) -> NodeDocument | None:
     """Return the document of a node, None for none. `types`: None if no pool lists the node but by the brake.
 
-    The brake retains a silent node as a Suspect member, so Redis keeps its endpoints, without its types. `endpoints`:
-    False if none is written.
+    The brake retains a silent node as a Suspect member, so Redis keeps its endpoints and limits, without its types.
+    `endpoints`: False if neither is written.
     """
-    report, text = view.node.report, encode_endpoints(view.endpoints.values()) if endpoints else ""
+    report, text = view.node.report, encode_endpoints(view.endpoints.values(), limits_of(view)) if endpoints else ""
     silent = view.liveness is Liveness.OFFLINE and report is not None and not report.leaving and not view.shutdown
     if types is None and not (text and silent):
         return None

@@ -126,6 +126,8 @@ class ServiceOffer:
     endpoint_reason: str | None = None
     """Reason why there is no endpoint; None also for the report of an agent that knows no endpoints."""
     pod: PodReference | None = None
+    max_concurrent: int | None = None
+    """Limit of reservations; None: no limit (requirement E9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,8 @@ class Node:
     drain: bool = False
     addresses: tuple[str, ...] = ()
     """Addresses that people wrote into its spec, in place of those of the report (requirement B13)."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Type → limit of reservations of all its services together, which people wrote (requirement E9)."""
     report: Report | None = None
     problem: str | None = None
     """Reason why a stored report is invalid."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
+from hotpool.core.capacity import limits_of
 from hotpool.core.language_pairs import NO_PAIRS
 from hotpool.core.model import KubeNode, Node, NodeView
 
@@ -109,7 +110,8 @@ def status_inputs(view: NodeView) -> tuple[object, ...]:
     report, node = view.node.report, view.node
     own = (view.seen, node.problem, report.types if report else None, node.conditions, node.meta.generation, node.owner)
     use = (report.numbers, report.uncounted) if report and view.draining else ()
-    return (*pool_inputs(view), *own, use, node.drain_status, view.kube_unknown, view.endpoints, view.address_problems)
+    addresses = (view.endpoints, view.address_problems)
+    return (*pool_inputs(view), *own, use, node.drain_status, view.kube_unknown, *addresses, limits_of(view))
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:

@@ -165,6 +165,12 @@ class EventRecorder:
         group = Group.of("object", names, rest=" changed by another client: repaired")
         self._add_for(Kind.POOL, pool, EventDraft("ServiceRepaired", "UpdateService", (group,), warning=True))
 
+    def services_ejected(self, pool: Meta, names: Iterable[str], sources: int) -> None:
+        """Record that dispatchers reported services of a pool as failing. `names`: node and service of each."""
+        by = f" ejected by {sources} source{'' if sources == 1 else 's'}: picked last"
+        group = Group.of("service", names, rest=by)
+        self._add_for(Kind.POOL, pool, EventDraft("ServicesEjected", "Eject", (group,), warning=True))
+
     def pool_status(self, pool: Pool, status: PoolStatus) -> None:
         """Record changed conditions of a pool whose status was stored."""
         self._conditions(Kind.POOL, pool.meta, _stored_conditions(pool.status.conditions), status.conditions)

@@ -165,6 +165,7 @@ def _node(body: Json) -> Node:
         labels=_labels(body),
         drain=spec.get("drain") is True,
         addresses=tuple(ip for item in _items(spec.get("addresses")) if (ip := canonical_ip(_string(item)))),
+        limits=dict(_limits(spec.get("limits"))),
         report=report,
         problem=problem,
         conditions=dict(_stored_conditions(status.get("conditions"))),
@@ -179,6 +180,14 @@ def _drain_status(raw: Any) -> DrainStatus | None:
     with suppress(ValidationError):
         return DrainStatus.model_validate(raw) if raw else None
     return None
+
+
+def _limits(limits: Any) -> Iterator[tuple[str, int]]:
+    """Yield type and maximum of the valid limits."""
+    for item in map(_mapping, _items(limits)):
+        type_, maximum = item.get("type"), item.get("maxConcurrent")
+        if isinstance(type_, str) and isinstance(maximum, int) and maximum > 0:
+            yield _string(type_), maximum
 
 
 def _labels(body: Json) -> dict[str, str]:

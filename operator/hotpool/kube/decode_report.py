@@ -3,6 +3,7 @@
 Pure. The time is bounded by the size of the report, whatever its content.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
+from hotpool.api.names import LABEL_PATTERN
 from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.model import NodeAddress, PodReference, Report, Rule, ServiceEndpoint, ServiceOffer, TypeState
 
@@ -22,6 +24,7 @@ MAX_VALUES: Final = capability.REPORT_BYTES // len('"",')
 The schema bounds each list but not their product, which determines the time of every decision about a node.
 """
 MAX_ERROR_LENGTH: Final = 1024
+_WORD: Final = re.compile(LABEL_PATTERN)
 
 
 def error_text(error: Exception) -> str:
@@ -61,7 +64,8 @@ def _report(raw: capability.Report) -> Report:
     ready = {type_: frozenset(state.services) for type_, state in types.items() if state.ready}
     offers: dict[str, list[ServiceOffer]] = {}
     for service in raw.services:
-        if service.state == "Running" and service.id in ready.get(service.type, ()):
+        ours = service.id in ready.get(service.type, ())
+        if service.state == "Running" and ours and _is_word(service.id) and _is_word(service.type):
             offers.setdefault(service.type, []).append(_offer(service))
     return Report(
         instance=raw.instance,
@@ -80,6 +84,11 @@ def _report(raw: capability.Report) -> Report:
     )
 
 
+def _is_word(text: str) -> bool:
+    """Return False for an id or a type that no catalogue can have. In Redis it could pass for another service."""
+    return _WORD.fullmatch(text) is not None
+
+
 def _offer(service: capability.Service) -> ServiceOffer:
     languages = _languages(service.languages)
     attributes = {item.key: frozenset(item.values) for item in service.attributes}
@@ -96,6 +105,7 @@ def _offer(service: capability.Service) -> ServiceOffer:
         _endpoint(service),
         service.endpoint_reason,
         PodReference(service.pod.namespace, service.pod.name, service.pod.uid) if service.pod else None,
+        service.max_concurrent,
     )
 
 

@@ -53,6 +53,17 @@ ENDPOINTS_ENABLED: Final = Gauge(
     "1 while endpoints are written to Redis, 0 if its ACL denies a right on their keys",
     registry=REGISTRY,
 )
+FAILURES_ENABLED: Final = Gauge(
+    "hotpool_redis_failures_enabled",
+    "1 while failure reports of dispatchers are read from Redis, 0 if its ACL denies a right on their keys",
+    registry=REGISTRY,
+)
+EJECTED_SERVICES: Final = Gauge(
+    "hotpool_pool_ejected_services",
+    "Services of Ready members that dispatchers reported as failing and pick last, of pools that had any",
+    ["pool"],
+    registry=REGISTRY,
+)
 DRIFT: Final = Counter(
     "hotpool_redis_drift",
     "Differences that the drift check found in Redis, by object",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Final
 
+from hotpool.core.capacity import NodeLimits, ReadyService
 from hotpool.core.model import Endpoint
 from hotpool.projection.keys import STATES
 
@@ -53,12 +54,19 @@ def _encode_endpoint(endpoint: Endpoint) -> str:
     return "|".join(parts)
 
 
-def encode_endpoints(endpoints: Iterable[Endpoint]) -> str:
+def encode_endpoints(endpoints: Iterable[Endpoint], limits: NodeLimits | None = None) -> str:
     """Return the entry of a node in the hash of endpoints: `type|service|port|appProtocol|address,...` of each service.
 
-    Services are sorted and separated by a blank. Readers ignore further fields.
+    Services are sorted and separated by a blank. Readers ignore further fields. With `limits`, a service with a limit
+    has it as sixth field, services without an endpoint are listed with an empty port and no address, and a word
+    `type|limit` follows for each type with a limit.
     """
-    return " ".join(map(_encode_endpoint, sorted(endpoints, key=lambda item: (item.type, item.service))))
+    words = {ReadyService(item.type, item.service): _encode_endpoint(item) for item in endpoints}
+    for service, limit in limits.services.items() if limits else ():
+        word = words.get(service, f"{service.type}|{service.service}|||")
+        words[service] = word if limit is None else f"{word}|{limit}"
+    types = sorted(limits.types.items()) if limits else ()
+    return " ".join([*(words[service] for service in sorted(words)), *(f"{type_}|{limit}" for type_, limit in types)])
 
 
 def encode_services(services: Iterable[str]) -> str:

@@ -23,8 +23,29 @@ LIBRARY = "hotpool_4"
 FORMER_LIBRARY = "hotpool_3"
 """Library of the previous release, unchanged. It stays loaded beside LIBRARY for one release, for its clients."""
 _FORMER_FILES = ("common", "load", "meta", "pools", "nodes", "drift_check", "pick", "read")
-_LUA_FILES = (*_FORMER_FILES[:-2], "endpoints", "pick", "read", "drain")
-"""Each file sees the locals of the previous ones."""
+_LUA_FILES = (
+    "common",
+    "load",
+    "slots",
+    "failures",
+    "meta",
+    "pools",
+    "nodes",
+    "drift_check",
+    "endpoints",
+    "strategies",
+    "ejections",
+    "capacity",
+    "room",
+    "pick",
+    "reservations",
+    "reports",
+    "drain",
+    "read",
+)
+"""Each file sees the locals of the previous ones, but for those of _CLOSED_FILES."""
+_CLOSED_FILES = frozenset({"meta", "pools", "nodes", "drift_check", "reports", "drain", "read"})
+"""Files whose locals no other file sees, because Lua has at most 200 at a time."""
 
 VERSION_COMMAND = ("INFO", "server")
 SUPPORTED = "Redis 7.0 or later, or Valkey 7.2 or later,"
@@ -33,7 +54,7 @@ _UNKNOWN_COMMAND = re.compile(r"(ERR )?unknown command\W+(FCALL|FUNCTION)", re.I
 
 def library_source() -> tuple[str, str]:
     """Return the source of the library and its digest, which is also embedded in the source."""
-    return _source(LIBRARY, "lua", _LUA_FILES)
+    return _source(LIBRARY, "lua", _LUA_FILES, _CLOSED_FILES)
 
 
 def former_library_source() -> tuple[str, str]:
@@ -42,9 +63,10 @@ def former_library_source() -> tuple[str, str]:
 
 
 @cache
-def _source(library: str, path: str, names: tuple[str, ...]) -> tuple[str, str]:
+def _source(library: str, path: str, names: tuple[str, ...], closed: frozenset[str] = frozenset()) -> tuple[str, str]:
     folder = files(__package__ or "hotpool.projection").joinpath(path)
-    parts = [folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in names]
+    texts = ((name, folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")) for name in names)
+    parts = (f"do\n{text}end\n" if name in closed else text for name, text in texts)
     plain = "\n".join(parts).replace("@LIBRARY@", library)
     digest = hashlib.blake2b(plain.encode(), digest_size=12).hexdigest()
     return plain.replace("@DIGEST@", digest), digest

@@ -94,6 +94,25 @@ class FleetKeys:
         return base, f"{base}:entries", f"{base}:expiries"
 
     @property
+    def slots(self) -> tuple[str, str, str]:
+        """Return the keys of slots in use, which dispatchers write.
+
+        Hash: `<node> <service>` to the number in use. Hash: id to node and services. Sorted set: id to its expiry, ms.
+        """
+        base = self._key("load:slots")
+        return base, f"{base}:entries", f"{base}:expiries"
+
+    @property
+    def failures(self) -> tuple[str, str]:
+        """Return the keys of failure reports, which dispatchers write.
+
+        Hash: node and service to a record, `.ejected` to the records of all ejected services (failures.py). Sorted set:
+        source to its last success, ms.
+        """
+        base = self._key("load")
+        return f"{base}:failures", f"{base}:sources"
+
+    @property
     def endpoints(self) -> str:
         """Hash: node to its endpoints (documents.endpoint_words)."""
         return self._key("endpoints")

@@ -98,6 +98,11 @@ OF_ONE_NAME = (RedisFullError, VersionConflictError)
 """Errors of the write of one pool or node: other writes may succeed."""
 
 
+def is_denied(error: BaseException) -> bool:
+    """Return True if the ACL of Redis denies the user a command or a key, in a function too."""
+    return isinstance(error, NoPermissionError) or str(error).startswith(_DENIED_IN_FUNCTION)
+
+
 def failure_reason(error: BaseException) -> tuple[str, str]:
     """Return the value of the metric label `reason`, and the reason in plain words."""
     if isinstance(error, RedisClusterException) and error.__cause__:

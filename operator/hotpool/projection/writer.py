@@ -25,6 +25,7 @@ from hotpool.projection.connection.config import to_text
 from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftCheck, DriftReport
 from hotpool.projection.drift_rotation import Rotation
+from hotpool.projection.failures import Ejection, operator_commands, parse_ejections
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored_members
 from hotpool.projection.ledger import NODES_PER_CALL, merge_ledgers, parse_ledger
@@ -36,6 +37,7 @@ from hotpool.projection.redis_errors import (
     failure_reason,
     translate,
 )
+from hotpool.projection.slots import slot_commands
 from hotpool.projection.stored_state import read_digests, read_pool
 
 MEMBERS_PER_CALL = 250
@@ -71,6 +73,10 @@ class RedisWriter:
         self._rotation = Rotation()
         self.endpoints_denied: tuple[str, ...] = ()
         """Rights that this user lacks on the keys of endpoints, as of the last claim. If any, none is written."""
+        self.failures_denied: tuple[str, ...] = ()
+        """Rights that this user lacks on the keys of failures, as of the last claim. If any, these are not touched."""
+        self._purges_slots = False
+        """True if this user may purge expired slots. Else those who reserve do, a little later."""
         self._documents: dict[str, PoolDocument] = {}
         """Pool → document of the last accepted write, the base of the next change."""
 
@@ -83,6 +89,7 @@ class RedisWriter:
         """
         self._cluster = cluster
         self.endpoints_denied = await self.missing_rights()
+        await self.check_failure_rights()
         owner: Arguments = [term, self._owner, cluster, STAMP_TTL_MS]
         reply = await self._send("claim", self._with_endpoints(self._keys.meta), owner, claimed=False)
         stored, ours = int(reply[0]), bool(reply[1])
@@ -95,6 +102,14 @@ class RedisWriter:
         """Return a line `COMMAND key` for each right on the keys of endpoints that our user lacks. A dry call."""
         keys = self._keys.endpoints, self._keys.services("any")
         return tuple(map(to_text, await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)))
+
+    async def check_failure_rights(self) -> None:
+        """Note the rights on the keys of failures, and of slots, that our user lacks. Two dry calls."""
+        commands = operator_commands(self._keys)
+        denied = await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)
+        self.failures_denied = tuple(map(to_text, denied))
+        denied = await self._send("denied_commands", (self._keys.meta,), slot_commands(self._keys), claimed=False)
+        self._purges_slots = not denied
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Replace a pool atomically for every reader (E2).
@@ -232,6 +247,7 @@ class RedisWriter:
             arguments += [len(pools), *pools.values(), *fields]
             keys = [*self._node_keys(document.name)]
             keys += [key for pool in pools for key in (self._keys.pool(pool)[0], self._keys.services(pool))]
+            keys += self._failure_keys()
             try:
                 await self._send("replace_node", keys, arguments)
             except RedisFullError:
@@ -245,7 +261,8 @@ class RedisWriter:
         Without `delete_history`, the history expires after a week.
         """
         with self._node_writes.writing(name) as version:
-            await self._send("drop_node", self._node_keys(name), [self._term, version, name, int(delete_history)])
+            keys = [*self._node_keys(name), *self._failure_keys()]
+            await self._send("drop_node", keys, [self._term, version, name, int(delete_history)])
             self._node_writes.record_dropped(name)
 
     async def append_history(self, name: str, transitions: Sequence[str]) -> None:
@@ -254,8 +271,17 @@ class RedisWriter:
         await self._send("append_history", keys, [self._term, *transitions])
 
     async def stamp(self, *, complete: bool) -> None:
-        """Store the time, by the clock of Redis, and whether the projection is complete (E2)."""
-        await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
+        """Store the time, by the clock of Redis, and whether the projection is complete (E2). Purge expired loads."""
+        slots = self._keys.slots if self._purges_slots else ()
+        await self._send("stamp", (self._keys.meta, *self._keys.load, *slots), [self._term, int(complete)])
+
+    async def ejections(self) -> tuple[Ejection, ...]:
+        """Return the ejected services, and delete records that have had no report for an hour."""
+        if self.failures_denied:
+            return ()
+        return parse_ejections(
+            to_text(await self._send("ejections", (self._keys.meta, *self._keys.failures), [self._term]))
+        )
 
     async def read_ledger(self, rank: int, nodes: Sequence[str]) -> Ledger:
         """Return the reservations and the use of these nodes (C5). `rank`: of further entries that are looked at."""
@@ -299,6 +325,10 @@ class RedisWriter:
     def _node_keys(self, name: str) -> Sequence[str]:
         keys = self._keys
         return self._with_endpoints(keys.meta, keys.nodes, keys.node(name), keys.history(name))
+
+    def _failure_keys(self) -> Sequence[str]:
+        """Return the key whose ejections end with a change of a node. Without endpoints it has no place in the call."""
+        return () if self.endpoints_denied or self.failures_denied else self._keys.failures[:1]
 
     def _with_endpoints(self, *keys: str) -> Sequence[str]:
         return keys if self.endpoints_denied else (*keys, self._keys.endpoints)

@@ -46,6 +46,27 @@ def test_a_stale_report_is_refused(fleet: Fleet, older: dict[str, Any], reason: 
     assert found["status"]["report"]["sequence"] == 5
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ([{"type": "asr", "maxConcurrent": 0}], "greater than or equal to 1"),
+        ([{"type": "ASR", "maxConcurrent": 1}], "should match"),
+        ([{"type": "asr"}], "Required value"),
+        ([{"type": "asr", "maxConcurrent": 1}, {"type": "asr", "maxConcurrent": 2}], "Duplicate value"),
+    ],
+)
+def test_an_invalid_limit_of_a_type_is_refused(fleet: Fleet, limits: list[dict[str, Any]], message: str) -> None:
+    name = node(fleet)
+    fleet.apply(_limited(name, [{"type": "asr", "maxConcurrent": 1}, {"type": "llm", "maxConcurrent": 1}]))
+    with pytest.raises(RuntimeError, match=message):
+        fleet.apply(_limited(name, limits))
+
+
+def _limited(name: str, limits: list[dict[str, Any]]) -> dict[str, Any]:
+    body = {"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodeCapability", "metadata": {"name": name}}
+    return body | {"spec": {"limits": limits}}
+
+
 def test_the_same_sequence_and_the_next_epoch_are_accepted(fleet: Fleet) -> None:
     name = node(fleet)
     for accepted in (report(2, "a", 5), report(2, "a", 5), report(2, "a", 6), report(3, "b", 1)):

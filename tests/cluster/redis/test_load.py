@@ -166,7 +166,7 @@ async def test_a_reservation_expires_and_a_renewed_one_does_not(
     assert (renewed.id, renewed.node) == (kept.id, kept.node)
     assert 230 < renewed.expires - kept.expires < 250
     await expire(client, lost)
-    assert await lookup.renew(lost, 60) is None
+    assert await lookup.renew(lost.id, 60) is None
     assert not await lookup.release(lost)
     assert await node_loads(client) == {kept.node: 1}
     assert await lookup.renew("unknown", 60) is None

@@ -70,7 +70,7 @@ async def test_a_flush_loses_only_reservations(client: Client, writer: RedisWrit
     await restarted.replace_pool(pool(names(3)))
     await restarted.stamp(complete=True)
     assert not await lookup.release(reservation)
-    assert await lookup.renew(reservation, 60) is None
+    assert await lookup.renew(reservation.id, 60) is None
     assert (await lookup.members("zh-en")).ready == tuple(sorted(names(3)))
     assert {(await reserve(lookup)).node for _ in range(3)} == names(3)
 

@@ -53,7 +53,7 @@ def test_both_clients_have_the_same_methods() -> None:
         methods = {name: found for name, found in vars(kind).items() if not name.startswith("_")}
         surfaces.append({name: str(inspect.signature(getattr(kind, name))) for name in methods})
     assert surfaces[0] == surfaces[1]
-    assert len(surfaces[0]) == 9
+    assert len(surfaces[0]) == 12
     assert "from_url" not in surfaces[0]  # inherited
 
 
@@ -100,7 +100,7 @@ async def test_a_reservation_of_one_client_is_renewed_and_released_by_the_other(
     assert renewed.node == made.node
     assert await async_lookup.release(renewed)
     assert not sync_lookup.release(made)
-    assert sync_lookup.renew(made, 60) is None
+    assert sync_lookup.renew(made.id, 60) is None
     sync_lookup.report_load(dict.fromkeys(names(9) - {"edge-4"}, 2), source="a", seconds=60)
     assert node_of(await async_lookup.pick("zh-en", strategy="least-loaded")) == "edge-4"
     assert writer

@@ -207,6 +207,19 @@ async def test_why_of_a_node_shows_the_endpoint_of_each_ready_service_or_why_it_
     assert "- if 10.0.0.1:5008 is m2m of edge-1, set spec.addresses:" in " ".join(lines)
 
 
+async def test_why_of_a_node_shows_the_limits_of_its_services_and_types(hotpool: Run, reads: ReadApi) -> None:
+    content = report(service("whisper", "asr", maxConcurrent=8), service("m2m", "nmt"))
+    limits = [{"type": "asr", "maxConcurrent": 4}, {"type": "tts", "maxConcurrent": 2}]
+    reads.put(node_object("edge-1", content, limits=limits, conditions=[condition()]))
+    result = await hotpool("why", "--node", "edge-1")
+    at = next(number for number, line in enumerate(result.lines) if line.startswith("SERVICE"))
+    assert [line.split()[-1] for line in result.lines[at : at + 3]] == ["LIMIT", "none", "8"]
+    assert "Limits of types (spec.limits): asr 4, tts 2 (no ready service)." in result.lines
+    document = (await hotpool("why", "--node", "edge-1", "-o", "json")).json
+    assert [item["maxConcurrent"] for item in document["endpoints"]] == [None, 8]
+    assert document["limits"] == limits
+
+
 async def test_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
     result = await hotpool("why", "--pool", "zh-en", "--limit", "3")
     assert result.lines[0] == "zh-en: 1 member (1 Ready), 4 out"
@@ -234,7 +247,7 @@ async def test_why_of_a_node_shows_every_pool_and_its_own_events_newest_first(ho
 async def test_why_of_a_node_continues_if_redis_fails(hotpool: Run) -> None:
     result = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
     assert (result.code, len(result.err.splitlines())) == (0, 1)
-    assert result.err.startswith("warning: no transitions from Redis")
+    assert result.err.startswith("warning: nothing is read from Redis")
     assert result.lines[0].startswith("edge-1: Live")
 
 
@@ -322,6 +335,7 @@ async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
         "services",
         "restarts",
         "flapping",
+        "ejected",
     }
     assert all(item.keys() == keys for item in result.json["nodes"])
     result = await hotpool("top", "pools", "--sort-by", "members", "-o", "json")
@@ -577,7 +591,7 @@ async def test_a_redis_that_is_too_old_is_named_with_the_version_that_is_needed(
         picked = await hotpool("pick", "zh-en", "--redis", url)
         explained = await hotpool("why", "--node", "edge-1", "--redis", url)
     assert (picked.code, picked.out, picked.err) == (3, "", f"hotpool pick: this Redis ({text}")
-    assert (explained.code, explained.err) == (0, f"warning: no transitions from Redis: this Redis ({text}")
+    assert (explained.code, explained.err) == (0, f"warning: nothing is read from Redis: this Redis ({text}")
 
 
 async def test_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:

@@ -132,6 +132,23 @@ async def test_a_changed_port_is_one_write_of_the_node_and_none_of_a_pool() -> N
 
 
 @simulated
+async def test_limits_are_one_write_of_the_node_and_none_of_a_pool() -> None:
+    """E9: of a service as its agent reports it, and of a type as people write it."""
+    redis = FakeRedis()
+    async with running(redis) as it:
+        sent = len(redis.log)
+        put(it, replace(asr("fw", 6007), max_concurrent=8))
+        assert await until(lambda: redis.nodes["a"].endpoints == "asr|fw|6007||10.0.3.7|8") <= 0.01
+        limited = it.cache.nodes["a"].view.node
+        it.put(replace(limited, meta=replace(limited.meta, version=next(_VERSIONS)), limits={"asr": 4}))
+        assert await until(lambda: redis.nodes["a"].endpoints == "asr|fw|6007||10.0.3.7|8 asr|4") <= 0.01
+        await asyncio.sleep(0.5)
+        assert [(verb, name) for _, verb, name in redis.log[sent:]] == [("replace_node", "a")] * 2
+        put(it, replace(asr("fw", 6007), endpoint=None, max_concurrent=8))
+        await until(lambda: redis.nodes["a"].endpoints == "asr|fw||||8")
+
+
+@simulated
 async def test_a_pool_that_requires_endpoints_says_so_in_its_facts() -> None:
     redis = FakeRedis()
     async with running(redis) as it:

@@ -25,7 +25,9 @@ def _parts(
 ) -> Iterator[RenderableType]:
     if nodes is not None:
         rows = [_node(row) for row in nodes[:limit]]
-        columns = ("NODE", "LAST SEEN*", "STATE", "POOLS", "SERVICES", "RESTARTS", "FLAPPING")
+        columns: tuple[str, ...] = ("NODE", "LAST SEEN*", "STATE", "POOLS", "SERVICES", "RESTARTS", "FLAPPING")
+        if any(row.ejected is not None for row in nodes):
+            columns = (*columns, "EJECTED")
         yield table(columns, rows, right=("LAST SEEN*", "POOLS", "SERVICES", "RESTARTS"))
         yield from _more(len(nodes), limit, "nodes")
         yield Text("* by the clock of the node", "dim")
@@ -53,6 +55,7 @@ def _node(row: NodeRow) -> tuple[str | Text, ...]:
         f"{row.running}/{row.services}",
         str(row.restarts),
         Text(", ".join(row.flapping), BAD),
+        *(() if row.ejected is None else (Text(", ".join(row.ejected), BAD),)),
     )
 
 
@@ -65,5 +68,5 @@ def _pool(row: PoolRow) -> tuple[str | Text, ...]:
         str(row.members["Draining"]),
         str(row.minimum),
         str(row.changes),
-        row.note,
+        ", ".join(filter(None, (row.note, f"{row.ejected} ejected" if row.ejected else ""))),
     )

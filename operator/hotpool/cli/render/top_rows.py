@@ -1,15 +1,18 @@
 """Rows of `top` for nodes and pools, computed from a snapshot of the fleet."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hotpool.api.slice import MemberState
 from hotpool.cli.fleet_reader import FleetSnapshot
 from hotpool.common.durations import seconds_since
 from hotpool.kube.decode import decode_lease
+
+if TYPE_CHECKING:
+    from hotpool.lookup import Ejection
 
 MINUTE: Final = 60.0
 _FLAPPING: Final = "Flapping"
@@ -35,6 +38,8 @@ class NodeRow:
     """Restarts after crashes since the agent started."""
     flapping: tuple[str, ...]
     """Types that are not ready because their services flap."""
+    ejected: tuple[str, ...] | None = None
+    """Services that dispatchers pick last, `-` for the node itself; None without Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,26 @@ class PoolRow:
     """Reason why the members do not follow the spec; empty if they do."""
     changes: int
     """Changes of members in the last minute: with --watch the observed ones, else new members."""
+    ejected: int | None = None
+    """Services of Ready members that dispatchers pick last; None without Redis."""
 
 
-def node_rows(snapshot: FleetSnapshot, leases: Iterable[Json], now: datetime) -> list[NodeRow]:
-    """Return the rows of all nodes, sorted by name."""
+def node_rows(
+    snapshot: FleetSnapshot,
+    leases: Iterable[Json],
+    now: datetime,
+    ejections: "Sequence[Ejection] | None" = None,
+) -> list[NodeRow]:
+    """Return the rows of all nodes, sorted by name. `ejections`: None without Redis."""
     renewals = dict(_renewed(lease) for lease in leases)
     pools = Counter(node for pool in snapshot.pools_with_slices for node in snapshot.members(pool))
-    return [_node_row(snapshot, name, renewals.get(name), pools[name], now) for name in sorted(snapshot.nodes)]
+    rows = [_node_row(snapshot, name, renewals.get(name), pools[name], now) for name in sorted(snapshot.nodes)]
+    if ejections is None:
+        return rows
+    ejected: dict[str, list[str]] = defaultdict(list)
+    for item in ejections:
+        ejected[item.node].append(item.service or "-")
+    return [replace(row, ejected=tuple(sorted(ejected[row.name]))) for row in rows]
 
 
 def _renewed(lease: Json) -> tuple[str, str | None]:
@@ -80,7 +98,9 @@ def _node_row(snapshot: FleetSnapshot, name: str, renewed: str | None, pools: in
     )
 
 
-def pool_rows(snapshot: FleetSnapshot, changes: Mapping[str, int]) -> list[PoolRow]:
+def pool_rows(
+    snapshot: FleetSnapshot, changes: Mapping[str, int], ejections: "Sequence[Ejection] | None" = None
+) -> list[PoolRow]:
     """Return the rows of all pools, sorted by name."""
     return [
         PoolRow(
@@ -93,9 +113,20 @@ def pool_rows(snapshot: FleetSnapshot, changes: Mapping[str, int]) -> list[PoolR
             if pool.paused
             else "DryRun" * (pool.spec.mode == "DryRun"),
             changes=changes.get(name, 0),
+            ejected=None if ejections is None else _ejected(snapshot, name, ejections),
         )
         for name, pool in sorted(snapshot.pools.items())
     ]
+
+
+def _ejected(snapshot: FleetSnapshot, pool: str, ejections: "Sequence[Ejection]") -> int:
+    """Count the ejected services of a pool's required types on its Ready members."""
+    members = snapshot.members(pool)
+    types = {requirement.type for requirement in snapshot.pools[pool].spec.requires.types}
+    return sum(
+        item.node in members and members[item.node].state == "Ready" and (item.type is None or item.type in types)
+        for item in ejections
+    )
 
 
 def arrivals(snapshot: FleetSnapshot, now: datetime) -> dict[str, int]:

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
 from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, listing, plural, print_line, table
 from hotpool.common.durations import ago
+from hotpool.core.capacity import ReadyService, limits_of
 from hotpool.core.explain.explain import Explanation, MembershipState, PoolExplanation
 from hotpool.core.explain.remarks import missing_service
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.matching import MatchResult, describe_endpoint
 from hotpool.core.model import Pool
+
+if TYPE_CHECKING:
+    from hotpool.lookup import Ejection
 
 _MAX_FAILED: Final = 2
 """Unmet requirements to show of each near miss."""
@@ -120,7 +124,11 @@ def _miss(explanation: Explanation) -> tuple[str, str, str]:
 
 
 def show_node(
-    facts: NodeFacts, explanations: Sequence[Explanation], history: Sequence[HistoryEntry], now: datetime
+    facts: NodeFacts,
+    explanations: Sequence[Explanation],
+    history: Sequence[HistoryEntry],
+    ejections: "Sequence[Ejection]",
+    now: datetime,
 ) -> None:
     """Print the output of `why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
@@ -132,10 +140,39 @@ def show_node(
     if explanations:
         rows = ((item.pool, _verdict(item, now, _CELL_WIDTH)) for item in explanations)
         print_line("", table(("POOL", "VERDICT"), rows))
-    if any(item.endpoint or item.endpoint_reason for item in facts.ready_services):  # not a former agent
-        endpoints = ((item.service, item.type, describe_endpoint(facts.view, item)) for item in facts.ready_services)
-        print_line("", table(("SERVICE", "TYPE", "ENDPOINT"), endpoints))
+    _show_services(facts)
+    for item in ejections:
+        print_line("", Text(_ejection_text(item, now), BAD))
     _show_transitions(history, now)
+
+
+def _show_services(facts: NodeFacts) -> None:
+    """Print endpoints and limits of the ready services. A former agent reports neither."""
+    services, limits = facts.ready_services, limits_of(facts.view)
+    if limits is None and not any(item.endpoint or item.endpoint_reason for item in services):
+        return
+    rows = [(item.service, item.type, describe_endpoint(facts.view, item)) for item in services]
+    if limits is None:
+        print_line("", table(("SERVICE", "TYPE", "ENDPOINT"), rows))
+        return
+    found = (limits.services.get(ReadyService(item.type, item.service)) for item in services)
+    limited = ((*row, str(limit or "none")) for row, limit in zip(rows, found, strict=True))
+    print_line("", table(("SERVICE", "TYPE", "ENDPOINT", "LIMIT"), limited, right=["LIMIT"]))
+    ready = {item.type for item in services}
+    texts = (
+        f"{type_} {limit}{'' if type_ in ready else ' (no ready service)'}" for type_, limit in limits.types.items()
+    )
+    if limits.types:
+        print_line("", f"Limits of types (spec.limits): {', '.join(texts)}.")
+
+
+def _ejection_text(item: "Ejection", now: datetime) -> str:
+    """Return the state of an ejected service. Its times are by the clock of Redis."""
+    what = f"Service {item.service} ({item.type})" if item.service else "The node"
+    wait = item.until - now.timestamp()
+    trial = f"in {wait:.0f} s" if wait > 0 else "once a second"
+    since = f"since {max(0.0, now.timestamp() - item.since):.0f} s"
+    return f"{what} is ejected by {plural(len(item.sources), 'source')}, {since}: picked last, and tried {trial}."
 
 
 def _show_transitions(history: Iterable[HistoryEntry], now: datetime) -> None:

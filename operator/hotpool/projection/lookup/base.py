@@ -21,6 +21,7 @@ class BaseLookup(Generic[ClientT]):
     """Look-ups in the projection of one fleet, over a client of redis: one server, Sentinel or cluster.
 
     `chance`: returns the random number in [0, 1) of each pick. Python's module random reseeds in a forked child.
+    `source`: name of this dispatcher in its failure reports. Default: host and process id.
     """
 
     _semaphore: Callable[[int], Any]
@@ -33,10 +34,11 @@ class BaseLookup(Generic[ClientT]):
         namespace: str,
         prefix: str = DEFAULT_PREFIX,
         chance: Callable[[], float] = random.random,
+        source: str | None = None,
     ) -> None:
         self._client = client
         self._slots = self._semaphore(MAX_CONNECTIONS)
-        self._protocol = LookupProtocol(namespace=namespace, prefix=prefix, chance=chance)
+        self._protocol = LookupProtocol(namespace=namespace, prefix=prefix, chance=chance, source=source)
 
     @classmethod
     def from_url(
@@ -49,15 +51,17 @@ class BaseLookup(Generic[ClientT]):
         sentinels: Sequence[str] = (),
         credentials: Credentials | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        source: str | None = None,
     ) -> Self:
         """Create a client for a URL `redis[s]://[user[:password]@]host[:port]`; `timeout` in seconds.
 
         `cluster`: the server is a Redis Cluster of more than one shard. `sentinels`: `host:port` of each; the host of
         the URL is then the name of the monitored service. `credentials`: files of password and certificates, read
-        again for each new connection. Raises ValueError for an invalid URL.
+        again for each new connection. `source`: name of this dispatcher in its failure reports, one for each process;
+        default: host and process id. Raises ValueError for an invalid URL or source.
         """
         client = cls._connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
-        return cls(client, namespace=namespace, prefix=prefix)
+        return cls(client, namespace=namespace, prefix=prefix, source=source)
 
     @classmethod
     def _connect(cls, url: str, **options: Any) -> ClientT:

@@ -4,18 +4,21 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.async_connection import Client, connect, describe
+from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, Steps, T, failure_text
-from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
+from hotpool.projection.lookup.report_options import FailureKind
+from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
+from hotpool.projection.lookup.steps import Steps, T
 
 
 class Lookup(BaseLookup[Client]):
@@ -47,12 +50,46 @@ class Lookup(BaseLookup[Client]):
         """
         return await self._run(self._protocol.pick_key(generator, pair, options))
 
-    async def release(self, reservation: Reservation | str) -> bool:
-        """Release a reservation, given as object or id. Return False if it is unknown or expired, which is harmless."""
-        return await self._run(self._protocol.release(reservation))
+    async def release(
+        self,
+        reservation: Reservation | str,
+        *,
+        failed: FailureKind | Literal[False] | None = None,
+        types: Collection[str] | None = None,
+    ) -> bool:
+        """Release a reservation, given as object or id. Return False if it is unknown or expired, which is harmless.
+
+        `failed`: report the outcome of its request in the same step, as report_failure with this kind, or, if False,
+        as report_success. It needs the object.
+        """
+        return await self._run(self._protocol.release(reservation, failed, types))
+
+    async def report_failure(
+        self, picked: Picked | Reservation, kind: FailureKind = "unreachable", *, types: Collection[str] | None = None
+    ) -> ReportEffect:
+        """Report that a request to the picked services failed, so that all dispatchers pick them last.
+
+        `unreachable` ejects a service at once, `error` after three in a row without a success between, for 30 s, then
+        longer. `types`: types whose picked service failed. Default: all of `picked.endpoints`. Raises LookupError if
+        the node was picked without an endpoint of one of these types.
+        """
+        return await self._run(self._protocol.report(picked, kind, types))
+
+    async def report_success(
+        self, picked: Picked | Reservation, *, types: Collection[str] | None = None
+    ) -> ReportEffect:
+        """Report that a request to the picked services succeeded, which ends an ejection.
+
+        A dispatcher that reports failures must report successes too: its failures count only while it reaches nodes.
+        """
+        return await self._run(self._protocol.report(picked, False, types))
 
     async def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
-        """Extend a reservation to `seconds` from now. Return None if it is unknown or expired."""
+        """Extend a reservation to `seconds` from now. Return None if it is lost.
+
+        One that Redis has lost, or that has expired, is reserved again on its node if its services have room. An id
+        alone does not tell node and services: it is then lost.
+        """
         return await self._run(self._protocol.renew(reservation, seconds))
 
     async def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:
@@ -72,6 +109,10 @@ class Lookup(BaseLookup[Client]):
         For people: only Redis stores them, so a flush deletes them.
         """
         return await self._run(self._protocol.transitions(node))
+
+    async def ejections(self) -> tuple[Ejection, ...]:
+        """Return the services that dispatchers reported as failing, for people and tests. A pick does not need it."""
+        return await self._run(self._protocol.ejections())
 
     async def members(self, pool: str) -> Members:
         """Return all members of a pool, for people and tests. A pick does not need it."""
@@ -97,9 +138,13 @@ class Lookup(BaseLookup[Client]):
         try:
             words = next(steps)
             while True:
-                async with self._slots:
-                    reply = await self._client.execute_command(*words)
-                words = steps.send(reply)
+                try:
+                    async with self._slots:
+                        reply = await self._client.execute_command(*words)
+                except FAILURES as error:
+                    words = steps.throw(error)
+                else:
+                    words = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result

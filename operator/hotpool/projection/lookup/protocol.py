@@ -3,19 +3,23 @@
 Must not do I/O. The only state is a cache of pool names.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final
 
 from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.config import to_text
+from hotpool.projection.failures import EJECTED_FIELD, Ejection, parse_ejections
 from hotpool.projection.functions import LIBRARY, CommandArgs, build_call, is_library_missing
 from hotpool.projection.history import MAX_TRANSITIONS, decode_valid
 from hotpool.projection.keys import FleetKeys, index_field
 from hotpool.projection.lookup.pick_options import PickOptions, PickRequest, report_arguments, ttl_milliseconds
+from hotpool.projection.lookup.report_protocol import ReportProtocol, reservation_id
 from hotpool.projection.lookup.results import (
+    TRIAL_DUE,
     Capability,
     Members,
     NoMember,
@@ -26,13 +30,11 @@ from hotpool.projection.lookup.results import (
     parse_pick,
     parse_type_state,
 )
+from hotpool.projection.lookup.steps import Steps
 from hotpool.projection.redis_errors import failure_reason
 
-T = TypeVar("T")
-Steps: TypeAlias = Generator[CommandArgs, Any, T]
-"""Yields each command, receives its reply, and returns the result."""
-
 _MAX_CACHED = 4096
+_DUE: Final = (f" {TRIAL_DUE}", f" {TRIAL_DUE}".encode())
 _MAX_ATTEMPTS = 10
 FAILURES = (RedisError, RedisClusterException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """Errors of a command, and of parsing an invalid reply."""
@@ -51,11 +53,11 @@ def failure_text(error: BaseException, description: str) -> str:
     return description if label == "other" else f"{reason} ({description})"
 
 
-class LookupProtocol:
+class LookupProtocol(ReportProtocol):
     """Look-ups in one fleet. Invalid arguments raise ValueError or TypeError before the first command."""
 
-    def __init__(self, *, namespace: str, prefix: str, chance: Callable[[], float]) -> None:
-        self._keys = FleetKeys(prefix, namespace)
+    def __init__(self, *, namespace: str, prefix: str, chance: Callable[[], float], source: str | None = None) -> None:
+        super().__init__(FleetKeys(prefix, namespace), source)
         self._chance = chance
         self._pool_names: dict[str, str] = {}
         self._cached_call = lru_cache(_MAX_CACHED)(self._build_call)
@@ -87,29 +89,61 @@ class LookupProtocol:
     def _pick(self, pool: str, field: str, request: PickRequest) -> Steps[Picked | NoMember]:
         arguments = request.arguments(field)
         if request.reservation:
-            reply = yield self._cached_call("reserve", pool, 3) + arguments
-            return parse_pick(pool, reply, request.reservation[0])
-        return parse_pick(pool, (yield self._cached_call("pick", pool, 1 if request.needs_load else 0) + arguments))
+            identity, weight, _ = request.reservation
+            reply = yield from self._choose("reserve", pool, 3, arguments)
+            return parse_pick(pool, reply, identity, weight=weight, slots="slots" not in self._denied)
+        reply = yield from self._choose("pick", pool, 1 if request.needs_load else 0, arguments)
+        if reply.endswith(_DUE[isinstance(reply, bytes)]) and "report" not in self._denied:
+            try:
+                reply = yield self._cached_call("pick_trial", pool, 1, self._denied) + arguments
+            except RedisError as error:  # such as of a replica: the first reply is valid
+                yield from self._note_denied("report", error)
+        return parse_pick(pool, reply)
 
-    def _build_call(self, name: str, pool: str, loads: int) -> CommandArgs:
+    def _choose(self, name: str, pool: str, loads: int, arguments: CommandArgs) -> Steps[Any]:
+        """Call a function that picks, without the keys that our user may not use."""
+        while True:
+            try:
+                return (yield self._cached_call(name, pool, loads, self._denied) + arguments)
+            except RedisError as error:
+                if not (yield from self._find_denied(error, writes=name == "reserve")):
+                    raise
+
+    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str] = frozenset()) -> CommandArgs:
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
         facts, ready, suspect, _ = self._keys.pool(pool)
+        failures = () if "pick" in denied else self._keys.failures[:1]
+        slots = () if "slots" in denied else self._keys.slots
+        loaded = self._keys.load[: max(loads, len(failures))]
+        # A reservation writes slots. A pick reads the first key of slots, and has a place for it behind failures only.
+        last = (*slots, *failures) if name == "reserve" else (*failures, *(slots[:1] if failures else ()))
         services = self._keys.endpoints, self._keys.services(pool)
-        keys = (self._keys.meta, facts, ready, suspect, *services, *self._keys.load[:loads])
-        return build_call(name, [key.encode() for key in keys], writes=name == "reserve")
-
-    def release(self, reservation: Reservation | str) -> Steps[bool]:
-        """Release a reservation."""
-        reply = yield build_call("release", self._keys.load, (_reservation_id(reservation),), writes=True)
-        return bool(reply)
+        keys = (self._keys.meta, facts, ready, suspect, *services, *loaded, *last)
+        return build_call(name, [key.encode() for key in keys], writes=name != "pick")
 
     def renew(self, reservation: Reservation | str, seconds: float) -> Steps[Reservation | None]:
-        """Extend a reservation to `seconds` from now."""
-        return self._renew(_reservation_id(reservation), ttl_milliseconds(seconds))
+        """Extend a reservation to `seconds` from now, or reserve it again if it is lost."""
+        return self._renew(reservation, ttl_milliseconds(seconds))
 
-    def _renew(self, identity: str, ttl: int) -> Steps[Reservation | None]:
-        node, expiry = yield build_call("renew", self._keys.load, (identity, ttl), writes=True)
-        return Reservation(identity, to_text(node), int(expiry) / 1000) if expiry else None
+    def _renew(self, reservation: Reservation | str, ttl: int) -> Steps[Reservation | None]:
+        identity = reservation_id(reservation)
+        arguments: CommandArgs = (identity, ttl)
+        if isinstance(reservation, Reservation):
+            arguments = (*arguments, reservation.weight, reservation.node, *reservation.services.values())
+        while True:
+            slots = self._slot_keys()
+            keys = (*self._keys.load, *slots, *((self._keys.endpoints,) if slots else ()))
+            try:
+                node, expiry = yield build_call("renew", keys, arguments, writes=True)
+                break
+            except RedisError as error:
+                if not (yield from self._find_denied(error)):
+                    raise
+        if not expiry:
+            return None
+        if isinstance(reservation, str):
+            return Reservation(identity, to_text(node), int(expiry) / 1000)
+        return replace(reservation, expires=int(expiry) / 1000)
 
     def report_load(self, loads: Mapping[str, float], source: str, seconds: float) -> Steps[None]:
         """Report loads of nodes."""
@@ -118,6 +152,12 @@ class LookupProtocol:
     def _report(self, calls: Sequence[CommandArgs]) -> Steps[None]:
         for words in calls:
             yield build_call("report", self._keys.load, words, writes=True)
+
+    def ejections(self) -> Steps[tuple[Ejection, ...]]:
+        """Read the ejected services, after a check that an operator writes to this Redis at all."""
+        yield build_call("capability", (self._keys.meta, self._keys.node("")))
+        text = yield ("HGET", self._keys.failures[0], EJECTED_FIELD)
+        return parse_ejections(to_text(text or ""))
 
     def members(self, pool: str) -> Steps[Members]:
         """Read all members of a pool, page by page. Restart if the pool changed in between."""
@@ -160,7 +200,3 @@ class LookupProtocol:
         if not result:
             yield from self.capability(node)
         return tuple(decode_valid(map(to_text, result)))
-
-
-def _reservation_id(reservation: Reservation | str) -> str:
-    return reservation if isinstance(reservation, str) else reservation.id

@@ -14,6 +14,8 @@ from hotpool.projection.connection.config import to_text
 
 NO_NODE = "-"
 """Replaces the node in a reply without a node."""
+TRIAL_DUE = "trial"
+"""Last word of a reply to `pick` if `pick_trial` would choose an ejected node now."""
 
 
 class Reason(StrEnum):
@@ -24,16 +26,27 @@ class Reason(StrEnum):
     ALL_EXCLUDED = "AllExcluded"
     ONLY_DRAINING = "OnlyDraining"
     NO_ENDPOINT = "NoEndpoint"
+    FULL = "Full"
     STALE = "Stale"
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A load of a node that is counted until `expires`: Unix time in seconds, by the clock of Redis."""
+class ReportEffect(StrEnum):
+    """Effect of a report about the services of a picked node."""
 
-    id: str
-    node: str
-    expires: float
+    EJECTED = "Ejected"
+    """A service is now picked after all others, for every dispatcher."""
+    COUNTED = "Counted"
+    """The report was counted."""
+    CUT_OFF = "CutOff"
+    """Not counted: this source found most of a pool to fail and reached no node meanwhile. A success ends this."""
+    DOUBTED = "Doubted"
+    """Not counted: another source reached on trial what this source alone had ejected, within the last five minutes."""
+    FULL = "Full"
+    """Not counted: 1,000 services are ejected."""
+    OUTDATED = "Outdated"
+    """Not counted: the service has stopped, or has another port or address since the pick."""
+    DENIED = "Denied"
+    """Not counted: the ACL of Redis denies this user the rights of failure reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +65,27 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """A load of a node that is counted until `expires`: Unix time in seconds, by the clock of Redis.
+
+    `pool`, `endpoints`: as in Picked. `services`: type → service of which it holds a slot. `weight`: as given.
+    """
+
+    id: str
+    node: str
+    expires: float
+    pool: str = ""
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict, hash=False, repr=False)
+    services: Mapping[str, str] = field(default_factory=dict, hash=False)
+    weight: float = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Picked:
-    """The picked node. `state`: Ready or Suspect. `version`: version of the pool.
+    """The picked node. `version`: version of the pool.
+
+    `state`: Ready, Suspect, Ejected (Ready, but dispatchers report failures and no other Ready member is left) or Trial
+    (ejected, and tried again).
 
     `endpoints`: type → services of the node that meet the pool, the picked one first; without the types that have none.
     `age_seconds`: time since the operator's last stamp, normally every 5 s; None if there was none. `complete`: False
@@ -85,7 +117,8 @@ class Counts:
     """Members of a pool by state. `excluded`: number of Ready and Suspect members in the option `exclude`.
 
     `no_endpoint`: number of the others that were looked at, at most 1,064 of each state, and lack an endpoint that the
-    pick asked for.
+    pick asked for. Of the reason Full: `full`: number of those without room that were looked at, `in_use` and `total`:
+    their slots of the type without room.
     """
 
     members: int
@@ -94,17 +127,25 @@ class Counts:
     draining: int
     excluded: int
     no_endpoint: int = 0
+    full: int = 0
+    in_use: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NoMember:
-    """A pick without a node, with the reason. `pool` is `generator/key` if the index has no pool for them."""
+    """A pick without a node, with the reason. `pool` is `generator/key` if the index has no pool for them.
+
+    `retry_after`: of the reason Full, seconds until the next reservation of the fleet expires, at least 0.1. One may be
+    released earlier.
+    """
 
     pool: str
     reason: Reason
     counts: Counts
     age_seconds: float | None
     complete: bool
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,31 +190,56 @@ def parse_type_state(value: str) -> TypeState:
     return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
 
 
-def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked | NoMember:
-    """Parse the reply to a pick in this pool. `reservation`: id of the requested reservation. Raises ValueError."""
+def parse_pick(
+    pool: str, reply: Any, reservation: str | None = None, *, weight: float = 1, slots: bool = True
+) -> Picked | NoMember:
+    """Parse the reply to a pick in this pool. Raises ValueError.
+
+    `reservation`, `weight`: id and weight of the requested reservation. `slots`: True if it takes slots of services.
+    """
     node, word, version, age, complete, *rest = to_text(reply).split(" ")
+    if rest and rest[-1] == TRIAL_DUE:
+        rest.pop()
     seconds = int(age) / 1000 if age != "-1" else None
     if node == NO_NODE:
-        ready, suspect, draining, excluded, no_endpoint = map(int, rest)
-        counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded, no_endpoint)
-        return NoMember(pool, Reason(word), counts, seconds, complete == "1")
-    reserved = None
-    if reservation:
-        reserved = Reservation(reservation, node, int(rest.pop(0)) / 1000)
-    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, parse_endpoints(rest))
+        ready, suspect, draining, excluded, no_endpoint, *full = map(int, rest)
+        counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded, no_endpoint, *full[:3])
+        retry_after = full[3] / 1000 if full else None
+        return NoMember(pool, Reason(word), counts, seconds, complete == "1", retry_after)
+    if not reservation:
+        return Picked(node, word, pool, int(version), seconds, complete == "1", None, parse_endpoints(rest))
+    endpoints = parse_endpoints(rest[1:])
+    services = _first_services(rest[1:]) if slots else {}
+    reserved = Reservation(reservation, node, int(rest[0]) / 1000, pool, endpoints, services, weight)
+    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, endpoints)
 
 
 def parse_endpoints(words: Sequence[str]) -> dict[str, tuple[Endpoint, ...]]:
-    """Parse services, the picked one of each type first. Raises ValueError."""
+    """Parse services, the picked one of each type first, without those that have no endpoint. Raises ValueError."""
     found: dict[str, tuple[Endpoint, ...]] = {}
     for word in words:
         kind, endpoint = _parse_service(word)
-        found[kind] = (*found[kind], endpoint) if kind in found else (endpoint,)
+        if endpoint:
+            found[kind] = (*found[kind], endpoint) if kind in found else (endpoint,)
     return found
 
 
 @lru_cache(maxsize=4096)
-def _parse_service(word: str) -> tuple[str, Endpoint]:
-    """Parse `type|service|port|appProtocol|address,...`, of which the first address counts. Cached: they recur."""
+def _parse_service(word: str) -> tuple[str, Endpoint | None]:
+    """Parse `type|service|port|appProtocol|address,...`, of which the first address counts. Cached: they recur.
+
+    A service without an endpoint, which a node with a limit lists, has no port and no address.
+    """
     kind, service, port, protocol, addresses, *_ = word.split("|")
+    if not port or not addresses:
+        return kind, None
     return kind, Endpoint(addresses.partition(",")[0], int(port), protocol or None, service)
+
+
+def _first_services(words: Sequence[str]) -> dict[str, str]:
+    """Return type → id of its first service."""
+    found: dict[str, str] = {}
+    for word in words:
+        kind, service, _ = word.split("|", 2)
+        found.setdefault(kind, service)
+    return found

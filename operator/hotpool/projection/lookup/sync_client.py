@@ -4,20 +4,23 @@ Must need only redis and the standard library.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
+from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, Steps, T, failure_text
-from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
+from hotpool.projection.lookup.report_options import FailureKind
+from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
+from hotpool.projection.lookup.steps import Steps, T
 
 
 class SyncLookup(BaseLookup[SyncClient]):
@@ -40,9 +43,25 @@ class SyncLookup(BaseLookup[SyncClient]):
         """As Lookup.pick_key."""
         return self._run(self._protocol.pick_key(generator, pair, options))
 
-    def release(self, reservation: Reservation | str) -> bool:
+    def release(
+        self,
+        reservation: Reservation | str,
+        *,
+        failed: FailureKind | Literal[False] | None = None,
+        types: Collection[str] | None = None,
+    ) -> bool:
         """As Lookup.release."""
-        return self._run(self._protocol.release(reservation))
+        return self._run(self._protocol.release(reservation, failed, types))
+
+    def report_failure(
+        self, picked: Picked | Reservation, kind: FailureKind = "unreachable", *, types: Collection[str] | None = None
+    ) -> ReportEffect:
+        """As Lookup.report_failure."""
+        return self._run(self._protocol.report(picked, kind, types))
+
+    def report_success(self, picked: Picked | Reservation, *, types: Collection[str] | None = None) -> ReportEffect:
+        """As Lookup.report_success."""
+        return self._run(self._protocol.report(picked, False, types))
 
     def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
         """As Lookup.renew."""
@@ -59,6 +78,10 @@ class SyncLookup(BaseLookup[SyncClient]):
     def transitions(self, node: str) -> tuple[Transition, ...]:
         """As Lookup.transitions."""
         return self._run(self._protocol.transitions(node))
+
+    def ejections(self) -> tuple[Ejection, ...]:
+        """As Lookup.ejections."""
+        return self._run(self._protocol.ejections())
 
     def members(self, pool: str) -> Members:
         """As Lookup.members."""
@@ -80,9 +103,13 @@ class SyncLookup(BaseLookup[SyncClient]):
         try:
             words = next(steps)
             while True:
-                with self._slots:
-                    reply = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
-                words = steps.send(reply)
+                try:
+                    with self._slots:
+                        reply = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+                except FAILURES as error:
+                    words = steps.throw(error)
+                else:
+                    words = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -8,6 +8,7 @@
 
 local DIGEST = '@DIGEST@'
 local STATES = 3
+local NONE = {}
 -- Two valid terms or versions never differ by more. A number further ahead was not written by this library.
 local MAX_COUNTER_JUMP = 1e12
 

@@ -3,7 +3,9 @@
 -- A service in the entry of a node: type|id|port|appProtocol|address,address... Later fields may follow.
 local SERVICE = '^([^|]+)|([^|]+)|%d+|[^|]*|[^|]+'
 local ADDRESSES = '^([^|]+|[^|]+|%d+|[^|]*|)([^|]+)'
-local MAX_PARSED = 1000
+local MAX_PARSED, MAX_ANSWERS = 1000, 10000
+-- Positions in KEYS of a pick.
+local ENDPOINTS_KEY, SERVICES_KEY, LOAD_KEY = 5, 6, 7
 
 -- Text of a pool's services and of a wish to request: kinds, the types to answer in order; wanted, the same as a set;
 -- required, the types of the pool as a set, nil if all services of a node meet the pool; family '4', '6' or nil; asked,
@@ -87,19 +89,46 @@ local function choose_service(services, chance, affinity_key)
   return rest
 end
 
+-- Splits services into those that are not ejected and the ejected ones. If all or none are, returns them unchanged.
+local function split_ejected(services, ejected)
+  local first, last = {}, {}
+  for _, word in ipairs(services) do
+    table.insert(ejected[string.match(word, '|([^|]+)|')] and last or first, word)
+  end
+  if not first[1] then return services, first end
+  return first, last
+end
+
+-- Answers by request and endpoints of a node, where these leave no choice. A cache, because a fleet has few of them.
+local answers, answers_size = {}, 0
+
+local function remember_answer(request, entry, text)
+  if answers_size == MAX_ANSWERS then answers, answers_size = {}, 0 end
+  if not answers[request] then answers[request] = {} end
+  answers[request][entry], answers_size = text, answers_size + 1
+end
+
 -- Returns the services of a node as words with a blank before each. Returns nil if one that is asked for is missing.
-local function answer_services(request, entry, allowed, chance, affinity_key)
-  local found, text = usable_services(request, entry, allowed), ''
+-- `ejected`: services of the node that are answered after all others of their type, nil for none.
+local function answer_services(request, entry, allowed, ejected, chance, affinity_key)
+  local known = not allowed and answers[request]
+  if known and known[entry] then return known[entry] end
+  local found, text, fixed = usable_services(request, entry, allowed), '', not allowed
   for _, kind in ipairs(request.kinds) do
     local services = found[kind]
     if type(services) == 'table' then
+      local last = NONE
+      fixed = false
+      if ejected then services, last = split_ejected(services, ejected) end
       chance = choose_service(services, chance, affinity_key)
       text = text .. ' ' .. table.concat(services, ' ')
+      if last[1] then text = text .. ' ' .. table.concat(last, ' ') end
     elseif services then
       text = text .. ' ' .. services
     elseif request.asked then
       return nil
     end
   end
+  if fixed then remember_answer(request, entry, text) end
   return text
 end

@@ -59,23 +59,6 @@ local function is_active(keys, id, now)
   return false
 end
 
--- ARGV: id. Returns 1, or 0 for an unknown or expired id.
-local function release(keys, args)
-  if not is_active(keys, args[1], now_ms()) then return 0 end
-  remove_entry(keys, args[1])
-  return 1
-end
-
--- ARGV: id, ms from now. Returns node and expiry, or '' and 0 for an unknown or expired id.
-local function renew(keys, args)
-  local ttl = parse_ttl(args[2])
-  if not ttl then return redis.error_reply('BADARGUMENT ms: 1 to 86400000') end
-  local now = now_ms()
-  if not is_active(keys, args[1], now) then return { '', 0 } end
-  redis.call('ZADD', keys[3], now + ttl, args[1])
-  return { string.match(redis.call('HGET', keys[2], args[1]), '^%S+') or '', now + ttl }
-end
-
 -- ARGV: source, ms from now, then node and weight of each. 0 removes the source's previous report of the node.
 local function report(keys, args)
   local ttl = parse_ttl(args[2])
@@ -95,6 +78,4 @@ local function report(keys, args)
   return 1
 end
 
-register('release', release, { 'allow-oom' })
-register('renew', renew, { 'allow-oom' })
 register('report', report, {})

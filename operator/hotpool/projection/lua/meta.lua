@@ -20,13 +20,17 @@ local function claim(keys, args)
     redis.call('HSET', keys[1], 'schema', '1', 'complete', '0')
   end
   local claimed = string.format('%.0f', now)
-  if keys[2] and (not term or stored[6] ~= stored[1]) then redis.call('UNLINK', keys[2]) end
+  if keys[2] and (not term or stored[6] ~= stored[1]) then
+    redis.call('UNLINK', keys[2])
+    redis.call('HDEL', keys[1], 'limits')
+  end
   redis.call('HSET', keys[1], 'term', args[1], 'owner', args[2], 'cluster', args[3], 'claimMs', claimed,
     'endpoints', keys[2] and args[1] or '')
   return { args[1], 1 }
 end
 
--- KEYS: meta, load, entries, expiries. Expired loads are purged here because dispatchers may have stopped reserving.
+-- KEYS: meta, load, entries, expiries [, slots, entries and expiries of slots]. What has expired is purged here because
+-- dispatchers may have stopped reserving.
 -- ARGV: term, complete ('1' or '0'). Returns the time in ms.
 local function stamp(keys, args)
   local refused = check_term(keys[1], args[1])
@@ -34,6 +38,7 @@ local function stamp(keys, args)
   local now = now_ms()
   redis.call('HSET', keys[1], 'stampMs', string.format('%.0f', now), 'complete', args[2])
   purge_expired({ keys[2], keys[3], keys[4] }, now)
+  if keys[7] then purge_slots({ keys[5], keys[6], keys[7] }, now) end
   return now
 end
 
@@ -55,6 +60,19 @@ local function missing_rights(_, args)
   return missing
 end
 
+-- ARGV: commands, each as words separated by a blank. Returns those that the user may not execute. Their keys are not in
+-- KEYS: the call itself would be refused.
+local function denied_commands(_, args)
+  local denied = {}
+  for _, command in ipairs(args) do
+    local words = {}
+    for word in string.gmatch(command, '[^ ]+') do table.insert(words, word) end
+    if not redis.acl_check_cmd(unpack(words)) then table.insert(denied, words[1] .. ' ' .. words[2]) end
+  end
+  return denied
+end
+
+register('denied_commands', denied_commands, { 'no-writes' })
 register('missing_rights', missing_rights, { 'no-writes' })
 register('claim', claim, { 'allow-oom' })
 register('stamp', stamp, { 'allow-oom' })

@@ -14,32 +14,46 @@ local function check_node_write(keys, term, version)
   return check_version(term, version, old_term, old_version)
 end
 
+-- Notes in meta that a node has a limit: as sixth field of a service, or in a word of two fields. Picks without any node
+-- with a limit cost no more for that. Never unset but with all endpoints: another node may have one.
+local function note_limits(meta, text)
+  for word in string.gmatch(text, '[^ ]+') do
+    if string.match(word, '^[^|]+|%d+$') or string.match(word, '^[^|]*|[^|]*|[^|]*|[^|]*|[^|]*|%d+') then
+      redis.call('HSET', meta, 'limits', '1')
+      return
+    end
+  end
+end
+
 -- Replaces the endpoints of a node, '' for none.
-local function write_endpoints(key, node, text)
+local function write_endpoints(meta, key, node, text)
   if not key then return end
+  note_limits(meta, text)
   delete_wrong_type(key, 'hash')
   if text == '' then redis.call('HDEL', key, node) else redis.call('HSET', key, node, text) end
 end
 
 -- KEYS: then facts and services of each pool of which not every service of the node meets the requirements, so that no
--- pick sees a new service before the pool's exception. Endpoints come first: a missing right then stops the whole
--- write. ARGV: term, version, name, digest, endpoints, number of these pools, then for each the ids that meet it, then
+-- pick sees a new service before the pool's exception [, failures: ejections of services that have changed end].
+-- Endpoints come first: a missing right then stops the whole write. ARGV: term, version, name, digest, endpoints, number of these pools, then for each the ids that meet it, then
 -- type and JSON of each capability.
 local function replace_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
   local pools = tonumber(args[6])
+  local digest = string.match(read_or_nil('HGET', keys[3], '.facts') or '', ' (%S*)$')
   for i = 1, pools do
     local facts, services = keys[4 + 2 * i], keys[5 + 2 * i]
     delete_wrong_type(services, 'hash')
     if redis.call('EXISTS', facts) == 1 then redis.call('HSET', services, args[3], args[6 + i]) end
   end
-  write_endpoints(keys[5], args[3], args[5])
+  write_endpoints(keys[1], keys[5], args[3], args[5])
   delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
   redis.call('UNLINK', keys[3])
   redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, 7 + pools))
   redis.call('PERSIST', keys[4])
+  if keys[6 + 2 * pools] then end_ejections_of(keys[6 + 2 * pools], args[3], args[5], digest ~= args[4]) end
   return 1
 end
 
@@ -53,11 +67,11 @@ local function exchange_node(keys, args)
   return replace_node(keys, args)
 end
 
--- ARGV: term, version, name, '1' to delete the history too.
+-- KEYS: then failures, if it is kept. ARGV: term, version, name, '1' to delete the history too.
 local function drop_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
   if refused then return refused end
-  write_endpoints(keys[5], args[3], '')
+  write_endpoints(keys[1], keys[5], args[3], '')
   delete_wrong_type(keys[2], 'set')
   redis.call('SREM', keys[2], args[3])
   redis.call('UNLINK', keys[3])
@@ -66,6 +80,7 @@ local function drop_node(keys, args)
   else
     redis.call('PEXPIRE', keys[4], HISTORY_TTL_MS)
   end
+  if keys[6] then end_ejections_of(keys[6], args[3], '', true) end
   return 1
 end
 

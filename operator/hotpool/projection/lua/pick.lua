@@ -1,24 +1,17 @@
--- Picks of a node. Every strategy chooses among the Ready members, or among the Suspect ones if no Ready one is left.
+-- Picks of a node. Every strategy chooses among the Ready members, of these among the ejected ones if no other is left,
+-- or among the Suspect ones if no Ready one is left.
 -- Error replies: BADARGUMENT and a text.
 
-local WINDOW = 64
-local PROBES = 21
-local RING = 4503599627370496
-local NONE = {}
--- Members looked at when a pick passes over members without endpoints: WINDOW, then at most so many more.
-local FURTHER = 1000
-local ENDPOINTS_KEY, SERVICES_KEY, LOAD_KEY = 5, 6, 7
-
--- Returns the ms since the leader's last stamp (-1: never), '1' if the projection is complete, else '0', and true if
--- the leader maintains endpoints.
+-- Returns the ms since the leader's last stamp (-1: never), '1' if the projection is complete, else '0', true if the
+-- leader maintains endpoints, and true if a node may have a limit.
 local function freshness(meta)
-  local stored, age = read_or_nil('HMGET', meta, 'stampMs', 'complete', 'term', 'endpoints') or NONE, -1
+  local stored, age = read_or_nil('HMGET', meta, 'stampMs', 'complete', 'term', 'endpoints', 'limits') or NONE, -1
   local stamp = tonumber(stored[1])
   if stamp and stamp > 0 then
     age = now_ms() - stamp
     if age < 0 then age = 0 end -- the clock of Redis was set back
   end
-  return age, stored[2] == '1' and '1' or '0', stored[3] and stored[3] == stored[4]
+  return age, stored[2] == '1' and '1' or '0', stored[3] and stored[3] == stored[4], stored[5] == '1'
 end
 
 -- Returns true if the projection has no stamp, is incomplete or is older than max_age. Without max_age it is not stale.
@@ -26,115 +19,10 @@ local function is_stale(age, complete, max_age)
   return max_age and (age < 0 or complete ~= '1' or age > parse_number(max_age))
 end
 
--- Returns the members among the names from `first` on: a table from name to rank, and the sorted ranks.
-local function excluded_ranks(key, names, first)
-  local excluded, ranks = {}, {}
-  for i = first, #names do
-    local rank = not excluded[names[i]] and redis.call('ZRANK', key, names[i])
-    if rank then
-      excluded[names[i]] = rank
-      table.insert(ranks, rank)
-    end
-  end
-  table.sort(ranks)
-  return excluded, ranks
-end
-
--- Draws a rank uniformly from the members not excluded: a rank among these, shifted past each excluded rank below it.
--- Also returns the rest of the chance, uniform in [0, 1) again. An integer times a double below 1 never rounds up to
--- the integer.
-local function draw_rank(chance, available, ranks)
-  local product = chance * available
-  local rank = math.floor(product)
-  local rest = product - rank
-  for i = 1, #ranks do
-    if ranks[i] > rank then break end
-    rank = rank + 1
-  end
-  return rank, rest
-end
-
--- Chooses one of the items. Also returns the rest of the chance.
-local function draw(items, chance)
-  local product = chance * #items
-  local index = math.floor(product)
-  return items[index + 1], product - index
-end
-
--- Strategies return a node and the rest of the chance; affinity has none.
-local function uniform(key, chance, available, _, ranks)
-  local rank, rest = draw_rank(chance, available, ranks)
-  return redis.call('ZRANGE', key, rank, rank)[1], rest
-end
-
--- Returns up to `most` members from a rank on, around the ring, without the excluded ones.
-local function window(key, first, most, available, excluded, ranks)
-  local wanted = math.min(most, available)
-  local names = redis.call('ZRANGE', key, first, first + wanted + #ranks - 1)
-  local members = {}
-  for turn = 1, 2 do
-    for _, name in ipairs(names) do
-      if #members < wanted and not excluded[name] then table.insert(members, name) end
-    end
-    if turn == 1 and #members < wanted then names = redis.call('ZRANGE', key, 0, wanted - #members + #ranks - 1) end
-    if #members == wanted then break end
-  end
-  return members
-end
-
--- Chooses one of the names with the smallest load. Ties are drawn.
-local function draw_least(names, chance, load)
-  local loads = read_or_nil('ZMSCORE', load, unpack(names)) or {}
-  local least, ties
-  for i, name in ipairs(names) do
-    local value = tonumber(loads[i] or 0)
-    if not least or value < least then least, ties = value, {} end
-    if value == least then table.insert(ties, name) end
-  end
-  return draw(ties, chance)
-end
-
--- Picks the smallest load of the window, which holds all members of a small pool.
-local function least_loaded(key, chance, available, excluded, ranks, load)
-  local first, rest = draw_rank(chance, available, ranks)
-  return draw_least(window(key, first, WINDOW, available, excluded, ranks), rest, load)
-end
-
--- Returns the first member not excluded at or after a position on the ring, and its score.
-local function successor(key, position, excluded)
-  local start, skipped = position, 0
-  while true do
-    local found = redis.call('ZRANGEBYSCORE', key, start, '+inf', 'WITHSCORES', 'LIMIT', skipped, 1)
-    if not found[1] then
-      start, skipped = '-inf', 0
-    elseif not excluded[found[1]] then
-      return found[1], tonumber(found[2])
-    else
-      skipped = skipped + 1
-    end
-  end
-end
-
--- Multi-probe consistent hashing (docs/design/0004): the member at the smallest distance after any probe wins.
-local function affinity(key, text, _, excluded)
-  local hash = redis.sha1hex(text)
-  local probe, step = tonumber(string.sub(hash, 1, 13), 16), tonumber(string.sub(hash, 14, 26), 16)
-  local nearest, node
-  for _ = 1, PROBES do
-    local name, score = successor(key, probe, excluded)
-    local distance = (score - probe) % RING
-    if not nearest or distance < nearest then nearest, node = distance, name end
-    probe = (probe + step) % RING
-  end
-  return node
-end
-
 -- Returns an argument, or nil for an empty or missing one.
 local function non_empty(text)
   return text ~= '' and text or nil
 end
-
-local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
 
 -- Returns the error in the arguments of a pick, or nil.
 local function argument_error(keys, choose, chance, max_age, wish)
@@ -166,11 +54,11 @@ local function read_pool(keys, wanted, wish, maintained)
 end
 
 -- Returns the services of a node that a pick answers, '' for none, or nil if one that is asked for is missing.
-local function services_of(keys, request, node, chance, affinity_key)
+local function services_of(keys, request, node, avoid, chance, affinity_key)
   local entry = read_or_nil('HGET', keys[ENDPOINTS_KEY], node)
   if not entry then return not request.asked and '' or nil end
   local allowed = request.required and read_or_nil('HGET', keys[SERVICES_KEY], node) or nil
-  return answer_services(request, entry, allowed, chance, affinity_key)
+  return answer_services(request, entry, allowed, avoid[node], chance, affinity_key)
 end
 
 -- Returns the members of the first group of neighbours that have the endpoints asked for: names, entries by name, and
@@ -185,7 +73,7 @@ local function search(keys, key, first, available, excluded, ranks, request)
     local found, services = {}, {}
     for i = 1, last - looked_at do
       local name = names[looked_at + i]
-      if entries[i] and answer_services(request, entries[i], allowed[i] or nil, 0) then
+      if entries[i] and answer_services(request, entries[i], allowed[i] or nil, nil, 0) then
         table.insert(found, name)
         services[name] = { entries[i], allowed[i] or nil }
       end
@@ -200,7 +88,7 @@ local function search(keys, key, first, available, excluded, ranks, request)
 end
 
 -- Returns a member with the endpoints asked for and its services, or nil, nil and the number of members looked at.
-local function pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request)
+local function pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request, avoid)
   local first, rest
   if choose == affinity then
     local probe = tonumber(string.sub(redis.sha1hex(chance), 1, 13), 16)
@@ -217,40 +105,111 @@ local function pick_with_endpoints(keys, key, choose, chance, available, exclude
     node, rest = draw(names, rest)
   end
   local entry, allowed = unpack(services[node], 1, 2)
-  return node, answer_services(request, entry, allowed, rest, not rest and chance or nil), 0
+  return node, answer_services(request, entry, allowed, avoid[node], rest, not rest and chance or nil), 0
 end
 
 -- Returns a node of one set and its services (nil, nil if there is none), the size of the set, the number excluded, and
--- the number of members that were passed over, or looked at, for want of endpoints.
-local function choose_from(keys, state, choose, chance, args, first_excluded, request, asked)
+-- the number of members that were passed over, or looked at, for want of endpoints. `avoid`: services by node that are
+-- answered last. `room`: see room.lua, nil to ignore limits.
+local function choose_from(keys, state, choose, chance, args, first_excluded, request, asked, avoid, room)
   local key, load, excluded, ranks = keys[state], keys[LOAD_KEY], NONE, NONE
   local size = redis.call('ZCARD', key)
   if size > 0 and args[first_excluded] then excluded, ranks = excluded_ranks(key, args, first_excluded) end
   local available = size - #ranks
   if available == 0 then return nil, nil, size, size, 0 end
   if asked and not request then return nil, nil, size, #ranks, available end
+  if room and request then
+    local node, services, without =
+      choose_with_room(keys, key, choose, chance, available, excluded, ranks, request, avoid, room)
+    return node, services, size, #ranks, without
+  end
   local node, rest = choose(key, chance, available, excluded, ranks, load)
   if not request then return node, '', size, #ranks, 0 end
-  local services, without = services_of(keys, request, node, rest, not rest and chance or nil), 0
+  local services, without = services_of(keys, request, node, avoid, rest, not rest and chance or nil), 0
   if not services then
-    node, services, without = pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request)
+    node, services, without =
+      pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request, avoid)
   end
   return node, services, size, #ranks, without
 end
 
+-- Returns a Ready node whose services are due for a trial, and its services; nil if there is none. An affinity key tries
+-- its own node only.
+local function node_to_try(keys, choose, chance, args, first_excluded, request, asked, ejected, room)
+  local node = ejected.due
+  if not node then return nil end
+  if choose == affinity then
+    local own, services = choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, ejected.avoid, room)
+    if own and ejected.is_due[own] then return own, services end
+    return nil
+  end
+  if not request then return node, not asked and '' or nil end
+  if room and room.must then return node_with_room(keys, node, request, ejected.avoid, room, chance) end
+  return node, services_of(keys, request, node, ejected.avoid, chance)
+end
+
+-- Chooses among the Ready members, the ejected ones last. Returns the state to answer, then as choose_from. `failures`:
+-- the key, nil to ignore ejections. `takes_trials`: a due trial is the choice, and noted. Else a due one is announced by
+-- the word `trial` after the services.
+local function choose_ready(keys, choose, chance, args, first_excluded, request, asked, failures, takes_trials, room)
+  local text = failures and read_or_nil('HGET', failures, EJECTED)
+  local list = text and parse_ejected(text)
+  if list and list.due > now_ms() then
+    -- A choice that is not ejected has the same chances as one among the others alone.
+    local node, services, size, excluded, without =
+      choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE, room)
+    if not node or not list.records[node] then return 'Ready', node, services, size, excluded, without end
+  end
+  local ejected = list and ejected_members(keys, list, request, args, first_excluded)
+  if not ejected then
+    return 'Ready', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, NONE, room)
+  end
+  local tried, tried_services = node_to_try(keys, choose, chance, args, first_excluded, request, asked, ejected, room)
+  if tried_services and takes_trials then
+    note_trial(failures, ejected.blocking[tried])
+    return 'Trial', tried, tried_services
+  end
+  local passed_over = ejected.nodes
+  for i = first_excluded, #args do table.insert(passed_over, args[i]) end
+  local state, node, services, size, excluded, without =
+    'Ready', choose_from(keys, 3, choose, chance, passed_over, 1, request, asked, ejected.avoid, room)
+  if not node then
+    state, node, services, size, excluded, without =
+      'Ejected', choose_from(keys, 3, choose, chance, args, first_excluded, request, asked, ejected.avoid, room)
+  end
+  if node and tried_services then services = services .. ' trial' end
+  return state, node, services, size, excluded, without
+end
+
+-- Returns the full members that were looked at, and their slots in use and in total; nil for none.
+local function count_full(keys, room)
+  local ready, suspect = room.full[keys[3]] or NONE, room.full[keys[4]] or NONE
+  local nodes = (ready.nodes or 0) + (suspect.nodes or 0)
+  if nodes == 0 then return nil end
+  return {
+    nodes = nodes, in_use = (ready.in_use or 0) + (suspect.in_use or 0), total = (ready.total or 0) + (suspect.total or 0),
+  }
+end
+
 -- KEYS: meta, facts, ready, suspect, endpoints, services [, load]. ARGV from `first`: strategy, chance in [0, 1) or the
 -- key of an affinity [, endpoints asked for ('' = none), index field ('' = any), max age in ms ('' = any), excluded
--- names]. Returns a line `node state version age complete` and its services, each a word with a blank before it;
--- without a node `- reason version age complete ready suspect draining excluded without`, with the version - for an
--- unknown pool. The reply is one line because a client parses each element of an array separately. Members are counted
--- only if needed, because the calls dominate the cost of a pick. Also returns the node.
-local function decide(keys, args, first)
+-- names]. `failures`, `takes_trials`: see choose_ready. Returns a line `node state version age complete` and its
+-- services, each a word with a blank before it; without a node `- reason version age complete ready suspect draining
+-- excluded without`, with the version - for an unknown pool. The reply is one line because a client parses each element
+-- of an array separately. Members are counted only if needed, because the calls dominate the cost of a pick. Also
+-- returns the node and its services; without a node and for the reason Full nil, nil and true, and the reply ends with
+-- the numbers of full members looked at, of their slots in use and in total. `room`: see room.lua, nil to ignore limits.
+local function decide(keys, args, first, failures, takes_trials, room)
   local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 4])
   local wish = non_empty(args[first + 2])
   if choose ~= affinity then chance = tonumber(chance) end
   local refused = argument_error(keys, choose, chance, max_age, wish)
   if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
-  local age, complete, maintained = freshness(keys[1])
+  local age, complete, maintained, limited = freshness(keys[1])
+  if room then
+    room.limited = limited
+    if not room.must and (not limited or choose == affinity) then room = nil end
+  end
   local version, request, asked = read_pool(keys, non_empty(args[first + 3]), wish, maintained)
   local stale, fresh = is_stale(age, complete, max_age), ' ' .. age .. ' ' .. complete
   if not version then return '- ' .. (stale and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0 0' end
@@ -260,42 +219,41 @@ local function decide(keys, args, first)
     ready, suspect = redis.call('ZCARD', keys[3]), redis.call('ZCARD', keys[4])
   else
     local from = first + 5
-    node, services, ready, ready_excluded, ready_without =
-      choose_from(keys, 3, choose, chance, args, from, request, asked)
+    state, node, services, ready, ready_excluded, ready_without =
+      choose_ready(keys, choose, chance, args, from, request, asked, failures, takes_trials, room)
     if not node then
       state = 'Suspect'
       node, services, suspect, suspect_excluded, suspect_without =
-        choose_from(keys, 4, choose, chance, args, from, request, asked)
+        choose_from(keys, 4, choose, chance, args, from, request, asked, NONE, room)
     end
   end
   if node then return node .. ' ' .. state .. ' ' .. version .. fresh, node, services end
   local draining, excluded = tonumber(redis.call('HGET', keys[2], 'draining')) or 0, ready_excluded + suspect_excluded
   local without = ready_without + suspect_without
-  local reason = stale and 'Stale' or without > 0 and 'NoEndpoint' or excluded > 0 and 'AllExcluded'
+  local full = room and not stale and count_full(keys, room)
+  local reason = stale and 'Stale' or full and 'Full' or without > 0 and 'NoEndpoint' or excluded > 0 and 'AllExcluded'
     or draining > 0 and 'OnlyDraining' or 'Empty'
-  return table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded, without }, ' ')
+  local reply = table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded, without }, ' ')
+  if not full then return reply end
+  return table.concat({ reply, full.nodes, full.in_use, full.total }, ' '), nil, nil, true
 end
 
+-- Returns the room of a pick, which prefers nodes with room but refuses none. With least-loaded, loads tell enough.
+local function room_to_prefer(slots, strategy)
+  return slots and { slots = slots, counts = strategy == 'uniform', full = {} }
+end
+
+-- KEYS: meta, facts, ready, suspect, endpoints, services [, load [, failures [, slots]]].
 local function pick(keys, args)
-  local reply, node, services = decide(keys, args, 1)
+  local reply, node, services = decide(keys, args, 1, keys[8], false, room_to_prefer(keys[9], args[1]))
   return node and reply .. services or reply
 end
 
--- KEYS as in pick with load, then entries and expiries. ARGV: id, weight, ms from now, then as in pick. An existing id
--- is from a call whose reply was lost, and is replaced. Returns as pick. With a node, the expiry precedes its services.
-local function reserve(keys, args)
-  local weight, ttl = parse_weight(args[2]), parse_ttl(args[3])
-  if args[1] == '' or not weight or not ttl or not keys[9] then
-    return redis.error_reply('BADARGUMENT nine keys, id, weight: 0.001 to 1e9, ms: 1 to 86400000')
-  end
-  local load_keys, now = { keys[7], keys[8], keys[9] }, now_ms()
-  purge_expired(load_keys, now)
-  remove_entry(load_keys, args[1])
-  local reply, node, services = decide(keys, args, 4)
-  if not node then return reply end
-  add_entry(load_keys, args[1], node, weight, now + ttl)
-  return reply .. ' ' .. string.format('%.0f', now + ttl) .. services
+-- As pick, but may choose an ejected node for a trial.
+local function pick_trial(keys, args)
+  local reply, node, services = decide(keys, args, 1, keys[8], true, room_to_prefer(keys[9], args[1]))
+  return node and reply .. services or reply
 end
 
 register('pick', pick, { 'no-writes' })
-register('reserve', reserve, {})
+register('pick_trial', pick_trial, {})

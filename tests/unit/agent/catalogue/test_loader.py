@@ -26,6 +26,7 @@ services:
   version: 1.4.2
   port: 6007
   appProtocol: kubernetes.io/ws
+  maxConcurrent: 8
   scope: local
   heavy: true
   autoStart: true
@@ -64,8 +65,8 @@ def test_a_whole_catalogue_is_read() -> None:
     catalogue = parse_catalogue(WHOLE, "c.yaml")
     first, second = catalogue.services
     assert (first.id, first.port, first.heavy, first.auto_start) == ("faster-whisper", 6007, True, True)
-    assert (first.app_protocol, first.scope) == ("kubernetes.io/ws", "local")
-    assert (second.app_protocol, second.scope) == (None, "node")
+    assert (first.app_protocol, first.scope, first.max_concurrent) == ("kubernetes.io/ws", "local", 8)
+    assert (second.app_protocol, second.scope, second.max_concurrent) == (None, "node", None)
     assert first.in_flight
     assert (first.in_flight.metric, first.drain_timeout_seconds) == ("vllm:num_requests_running", 60)
     assert catalogue.advertise
@@ -166,6 +167,7 @@ def test_every_error_is_reported_at_once_with_line_and_field() -> None:
         ("scope: remote\nrun: {command: [x]}", "services[0].scope: must be 'node' or 'local' (got 'remote')"),
         ("appProtocol: a/b/c\nrun: {command: [x]}", "services[0].appProtocol: must be a protocol as in a Service port"),
         ("appProtocol: '-'\nrun: {command: [x]}", "services[0].appProtocol: must be a"),
+        ("maxConcurrent: 0\nrun: {command: [x]}", "services[0].maxConcurrent: must be 1..1000000 (got 0)"),
         ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
     ],
 )

@@ -159,6 +159,7 @@ def test_the_example_of_the_docs_is_read_as_described() -> None:
     assert (spec.type, spec.version, spec.model, spec.port, spec.device) == ("asr", "2.1", "large-v3", 8000, "gpu")
     assert (spec.attributes.languages, spec.attributes.others()) == (("en", "zh"), {"tier": ("gold",)})
     assert found.endpoint == ServiceEndpoint(addresses=("10.1.0.7", "fd00:1::7"), port=8000, app_protocol="http")
+    assert build(EMPTY_CATALOGUE, [found], BLANK_REPORT, leaving=False).report.services[0].max_concurrent == 8
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,8 @@ def test_the_example_of_the_docs_is_read_as_described() -> None:
         ("port", "9" * 5000, "must be 1..65535"),
         ("model", "m" * 254, "longer than 253"),
         ("app-protocol", "ws://", "must be a protocol as in a Service port"),
+        ("max-concurrent", "0", "must be 1..1000000, not '0'"),
+        ("max-concurrent", "1.5", "must be 1..1000000, not '1.5'"),
     ],
 )
 def test_an_invalid_annotation_is_ignored_and_reported(key: str, text: str, message: str) -> None:

@@ -196,6 +196,14 @@ def reachable(status: ServiceStatus, *ips: str) -> ReportContent:
     return build(catalogue, [status], BLANK_REPORT.model_copy(update={"addresses": addresses}), leaving=False)
 
 
+@pytest.mark.parametrize(("before", "after"), [(8, 4), (4, 8), (None, 8), (8, None)])
+def test_a_changed_limit_is_reported_at_once_and_its_neighbours_stay(before: int | None, after: int | None) -> None:
+    """E9: as a changed port. A dispatcher that learns late of a lower limit overloads the service."""
+    now = report(snapshot("a", maxConcurrent=after), snapshot("b"))
+    assert classify(report(snapshot("a", maxConcurrent=before), snapshot("b")), now) is Change.WITHDRAWAL
+    assert now.report.services[0].max_concurrent == after
+
+
 WITHOUT = replace(snapshot("a"), endpoint_reason="LoopbackOnly")
 
 

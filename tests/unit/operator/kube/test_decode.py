@@ -33,11 +33,13 @@ GOOD: dict[Kind, dict[str, Any]] = {
                 "llm",
                 endpoint={"addresses": ["10.1.1.1"], "port": 80, "appProtocol": "http"},
                 pod={"namespace": "a", "name": "p", "uid": "u"},
+                maxConcurrent=8,
             ),
             addresses=[{"ip": "10.0.0.1", "source": "Route"}],
         ),
         labels={"site": "x"},
         addresses=["203.0.113.7"],
+        limits=[{"type": "asr", "maxConcurrent": 4}],
         conditions=[condition()],
     ),
     Kind.KUBE_NODE: kube_node_object("n", labels={"site": "x"}, cordoned=True, addresses=["10.0.0.1"]),
@@ -254,3 +256,31 @@ def test_a_service_that_lacks_nothing_but_an_address_keeps_its_port_for_an_addre
     assert found.report
     endpoint = found.report.offers["asr"][0].endpoint
     assert (endpoint.port if endpoint else None) == port
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ([{"type": "asr", "maxConcurrent": 4}, {"type": "llm", "maxConcurrent": 1}], {"asr": 4, "llm": 1}),
+        ([{"type": "asr", "maxConcurrent": 0}, {"type": "asr"}, {"maxConcurrent": 1}, "asr", None], {}),
+        ({"asr": 4}, {}),
+        (None, {}),
+    ],
+)
+def test_limits_of_types_are_read_and_invalid_ones_are_left_out(limits: object, expected: dict[str, int]) -> None:
+    body = node_object("n", report(service("w", "asr", maxConcurrent=8), service("m", "nmt")))
+    body["spec"]["limits"] = limits
+    found = decode(Kind.NODE, body)
+    assert isinstance(found, Node)
+    assert found.limits == expected
+    assert found.report
+    assert [offers[0].max_concurrent for offers in found.report.offers.values()] == [8, None]
+
+
+@pytest.mark.parametrize("word", ["a|b", "a b", "a,b", "a\nb", "A", "", "é", "-a"])
+def test_a_service_whose_id_or_type_no_catalogue_can_have_offers_nothing(word: str) -> None:
+    """Its entry in Redis would read as several fields or services, or as those of another node (E7)."""
+    found = decode(Kind.NODE, node_object("n", report(service(word, "asr"), service("w", word), service("w", "nmt"))))
+    assert isinstance(found, Node)
+    assert found.report
+    assert [offer.service for offers in found.report.offers.values() for offer in offers] == ["w"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotpool.core.capacity import NodeLimits, ReadyService
 from hotpool.core.model import Endpoint
 from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices, encode_endpoints, encode_services
 from hotpool.projection.keys import STATES
@@ -61,6 +62,21 @@ def test_endpoints_are_encoded_in_the_order_of_type_and_service() -> None:
     encoded = "asr|fw|6007|http|10.0.3.7,fd00::7 asr|fw-2|6008|kubernetes.io/ws|10.0.3.7 nmt|m|5008||10.0.3.7"
     assert encode_endpoints(found) == encoded
     assert encode_endpoints([]) == ""
+
+
+def test_limits_follow_the_addresses_of_services_and_the_services_of_a_node() -> None:
+    """Readers of five fields skip both: a service without an endpoint has no port, a limit of a type two fields."""
+    found = [Endpoint("fw", "asr", 6007, ("10.0.3.7",), (), "http"), Endpoint("m", "nmt", 5008, ("10.0.3.7",))]
+    services = {ReadyService("asr", "fw"): 8, ReadyService("asr", "x"): 2, ReadyService("nmt", "m"): None}
+    limits = NodeLimits({**services, ReadyService("tts", "p"): None}, {"nmt": 3, "asr": 4})
+    assert encode_endpoints(found, limits).split(" ") == [
+        "asr|fw|6007|http|10.0.3.7|8",
+        "asr|x||||2",
+        "nmt|m|5008||10.0.3.7",
+        "tts|p|||",
+        "asr|4",
+        "nmt|3",
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["a b", "a|b", "a\nb"])

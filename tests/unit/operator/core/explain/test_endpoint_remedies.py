@@ -116,7 +116,7 @@ def test_a_service_of_the_type_that_lacks_an_attribute_does_not_count() -> None:
 
 def test_json_of_a_node_has_every_ready_service_with_its_endpoint_or_the_reason() -> None:
     found = json_output.node_explanation(
-        facts(whisper(**CLAIM), service("local", "nmt", endpoint=None, endpointReason="Local")), [], []
+        facts(whisper(**CLAIM), service("local", "nmt", endpoint=None, endpointReason="Local")), [], [], []
     )
     rows = {
         item["service"]: (item["addresses"], item["port"], item["appProtocol"], item["reason"])

@@ -1,0 +1,58 @@
+-- Slots of services in use. A reservation holds one slot of each service that it names, in keys of their own: the former
+-- library, which deletes the keys of loads if they disagree, does not touch them.
+-- KEYS of all: slots (`node service`: number in use), entries (id: `node service service ...`), expiries (id: ms by the
+-- clock of Redis).
+
+-- Key of slots to the number of slots that became free. In memory, because it only ends what is remembered for 100 ms.
+local freed = {}
+
+local function note_freed(keys)
+  freed[keys[1]] = (freed[keys[1]] or 0) + 1
+end
+
+local function add_to_slot(keys, node, service, number)
+  local field = node .. ' ' .. service
+  local sum = (tonumber(redis.call('HGET', keys[1], field) or 0) or 0) + number
+  if sum > 0 then
+    redis.call('HSET', keys[1], field, string.format('%.0f', sum))
+  else
+    redis.call('HDEL', keys[1], field)
+  end
+end
+
+-- Takes one slot of each service of a node. No service: nothing is stored.
+local function take_slots(keys, id, node, services, expiry)
+  if not services[1] then return end
+  redis.call('HSET', keys[2], id, node .. ' ' .. table.concat(services, ' '))
+  redis.call('ZADD', keys[3], expiry, id)
+  for _, service in ipairs(services) do add_to_slot(keys, node, service, 1) end
+end
+
+local function free_slots(keys, id)
+  local node, services = string.match(redis.call('HGET', keys[2], id) or '', '^(%S+)(.*)$')
+  if not node then return end
+  redis.call('HDEL', keys[2], id)
+  redis.call('ZREM', keys[3], id)
+  for service in string.gmatch(services, '%S+') do add_to_slot(keys, node, service, -1) end
+  note_freed(keys)
+end
+
+-- Frees the slots of expired entries. If the three keys disagree (one evicted or overwritten by hand), deletes all of them.
+local function purge_slots(keys, now)
+  local used, entries = read_or_nil('HLEN', keys[1]), read_or_nil('HLEN', keys[2])
+  local expiries = read_or_nil('ZCARD', keys[3])
+  if not used or not entries or entries ~= expiries or (used == 0) ~= (entries == 0) then
+    redis.call('UNLINK', unpack(keys))
+    note_freed(keys)
+  elseif expiries > 0 then
+    local expired = redis.call('ZRANGEBYSCORE', keys[3], '-inf', now, 'LIMIT', 0, MAX_PURGED)
+    for _, id in ipairs(expired) do free_slots(keys, id) end
+  end
+end
+
+-- Returns node and services of an entry that has not expired, nil for none.
+local function held_slots(keys, id, now)
+  local expiry = tonumber(redis.call('ZSCORE', keys[3], id) or 0)
+  if expiry <= now then return nil end
+  return string.match(redis.call('HGET', keys[2], id) or '', '^(%S+) (.+)$')
+end
