@@ -23,7 +23,7 @@ from localfleet.redis_server import RedisServer
 
 SIZES: Final = (2, 10, 64, 200)
 DISPATCHERS: Final = 3
-SECONDS: Final = 10.0
+SECONDS: Final = 8.0
 REQUEST_SECONDS: Final = 0.2
 REQUESTS_PER_SECOND: Final = 200.0
 """Most of one dispatcher, so that the processors are not the limit."""
@@ -67,21 +67,24 @@ async def _requests(url: str, number: int, size: int, ends: float, *, reports: b
         while time.monotonic() < ends:
             picks.append(await _request(lookup, seconds, reports=reports))
 
-    async with Lookup.from_url(url, namespace="speech", source=f"dispatcher-{number}") as lookup:
+    async with Lookup.from_url(url, namespace="speech", source=f"dispatcher-{number}", timeout=30) as lookup:
         await asyncio.gather(*(repeat(lookup) for _ in range(size)))
     return picks
 
 
-def _dispatch(url: str, number: int, size: int, ends: float, results: Any, *, reports: bool) -> None:
+def _dispatch(url: str, number: int, size: int, start: Any, results: Any, *, reports: bool) -> None:
+    """Begin when all dispatchers run."""
+    start.wait(timeout=60)
+    ends = time.monotonic() + SECONDS
     results.put(asyncio.run(_requests(url, number, size, ends, reports=reports)))
 
 
 def _share(url: str, size: int, *, reports: bool) -> float:
     asyncio.run(_project(url, size))
     context = get_context("spawn")
-    results, ends = context.Queue(), time.monotonic() + SECONDS
+    results, start = context.Queue(), context.Barrier(DISPATCHERS)
     children = [
-        context.Process(target=_dispatch, args=(url, number, size, ends, results), kwargs={"reports": reports})
+        context.Process(target=_dispatch, args=(url, number, size, start, results), kwargs={"reports": reports})
         for number in range(DISPATCHERS)
     ]
     for child in children:

@@ -36,7 +36,7 @@ POOL: Final = "zh-en"
 class _FormerProtocol(LookupProtocol):
     """Picks of the former library."""
 
-    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str] = frozenset()) -> CommandArgs:  # noqa: ARG002
+    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str], limited: bool) -> CommandArgs:  # noqa: ARG002, FBT001
         facts, ready, suspect, _ = self._keys.pool(pool)
         keys = [key.encode() for key in (self._keys.meta, facts, ready, suspect, *self._keys.load[:loads])]
         return ("FCALL_RO", f"{FORMER_LIBRARY}_{name}", len(keys), *keys)

@@ -70,6 +70,7 @@ async def test_the_documented_dispatcher_and_reader_have_the_rights_on_slots(
     rules = acl_rules()
     with caplog.at_level(logging.WARNING, "hotpool.lookup"):
         with open_as(server, "hotpool-reader", rules["hotpool-reader"]) as reader:
+            reader.pick("zh-en")  # shows the client that there are limits
             assert {expect_picked(reader.pick("zh-en")).node for _ in range(30)} == names(2) - {held.node}
         with open_as(server, "hotpool-dispatcher", rules["hotpool-dispatcher"]) as dispatcher:
             other = expect_picked(dispatcher.pick("zh-en", reserve=60))

@@ -1,6 +1,6 @@
 """Sans-I/O protocol of the look-up: generators that yield Redis commands and receive the replies from a client.
 
-Must not do I/O. The only state is a cache of pool names.
+Must not do I/O. The only state is a cache of pool names, and what was learnt of limits and rights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ from hotpool.projection.lookup.results import (
     Picked,
     Reason,
     Reservation,
+    has_limit,
     parse_freshness,
     parse_pick,
     parse_type_state,
@@ -36,6 +37,7 @@ from hotpool.projection.redis_errors import failure_reason
 _MAX_CACHED = 4096
 _DUE: Final = (f" {TRIAL_DUE}", f" {TRIAL_DUE}".encode())
 _MAX_ATTEMPTS = 10
+_WORDS_BEFORE_RESERVED = 6
 FAILURES = (RedisError, RedisClusterException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """Errors of a command, and of parsing an invalid reply."""
 
@@ -60,6 +62,8 @@ class LookupProtocol(ReportProtocol):
         super().__init__(FleetKeys(prefix, namespace), source)
         self._chance = chance
         self._pool_names: dict[str, str] = {}
+        self._limited = False
+        """True once a service with a limit was answered. Picks then prefer room; before, they save the key of slots."""
         self._cached_call = lru_cache(_MAX_CACHED)(self._build_call)
 
     def pick(self, pool: str, options: PickOptions) -> Steps[Picked | NoMember]:
@@ -91,11 +95,13 @@ class LookupProtocol(ReportProtocol):
         if request.reservation:
             identity, weight, _ = request.reservation
             reply = yield from self._choose("reserve", pool, 3, arguments)
+            self._limited = self._limited or has_limit(reply, _WORDS_BEFORE_RESERVED)
             return parse_pick(pool, reply, identity, weight=weight, slots="slots" not in self._denied)
         reply = yield from self._choose("pick", pool, 1 if request.needs_load else 0, arguments)
+        self._limited = self._limited or has_limit(reply)
         if reply.endswith(_DUE[isinstance(reply, bytes)]) and "report" not in self._denied:
             try:
-                reply = yield self._cached_call("pick_trial", pool, 1, self._denied) + arguments
+                reply = yield self._cached_call("pick_trial", pool, 1, self._denied, self._limited) + arguments
             except RedisError as error:  # such as of a replica: the first reply is valid
                 yield from self._note_denied("report", error)
         return parse_pick(pool, reply)
@@ -104,19 +110,19 @@ class LookupProtocol(ReportProtocol):
         """Call a function that picks, without the keys that our user may not use."""
         while True:
             try:
-                return (yield self._cached_call(name, pool, loads, self._denied) + arguments)
+                return (yield self._cached_call(name, pool, loads, self._denied, self._limited) + arguments)
             except RedisError as error:
                 if not (yield from self._find_denied(error, writes=name == "reserve")):
                     raise
 
-    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str] = frozenset()) -> CommandArgs:
+    def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str], limited: bool) -> CommandArgs:  # noqa: FBT001 - part of the key of a cache.
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
         facts, ready, suspect, _ = self._keys.pool(pool)
         failures = () if "pick" in denied else self._keys.failures[:1]
         slots = () if "slots" in denied else self._keys.slots
         loaded = self._keys.load[: max(loads, len(failures))]
         # A reservation writes slots. A pick reads the first key of slots, and has a place for it behind failures only.
-        last = (*slots, *failures) if name == "reserve" else (*failures, *(slots[:1] if failures else ()))
+        last = (*slots, *failures) if name == "reserve" else (*failures, *(slots[:1] if failures and limited else ()))
         services = self._keys.endpoints, self._keys.services(pool)
         keys = (self._keys.meta, facts, ready, suspect, *services, *loaded, *last)
         return build_call(name, [key.encode() for key in keys], writes=name != "pick")

@@ -18,6 +18,10 @@ TRIAL_DUE = "trial"
 """Last word of a reply to `pick` if `pick_trial` would choose an ejected node now."""
 
 
+_WORDS_BEFORE_SERVICES = 5
+_BARS = 4
+
+
 class Reason(StrEnum):
     """Reason for a pick without a node."""
 
@@ -212,6 +216,16 @@ def parse_pick(
     services = _first_services(rest[1:]) if slots else {}
     reserved = Reservation(reservation, node, int(rest[0]) / 1000, pool, endpoints, services, weight)
     return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, endpoints)
+
+
+def has_limit(reply: str | bytes, words_before: int = _WORDS_BEFORE_SERVICES) -> bool:
+    """Return True if a service of a picked node has a limit. `words_before`: number of words before the services.
+
+    Such a service has five bars, another one four, and no other word has any.
+    """
+    bar, blank = ("|", " ") if isinstance(reply, str) else (b"|", b" ")
+    services = reply.count(blank) + 1 - words_before  # type: ignore[arg-type]
+    return reply.count(bar) > _BARS * services  # type: ignore[arg-type]
 
 
 def parse_endpoints(words: Sequence[str]) -> dict[str, tuple[Endpoint, ...]]:

@@ -198,17 +198,18 @@ end
 -- excluded without`, with the version - for an unknown pool. The reply is one line because a client parses each element
 -- of an array separately. Members are counted only if needed, because the calls dominate the cost of a pick. Also
 -- returns the node and its services; without a node and for the reason Full nil, nil and true, and the reply ends with
--- the numbers of full members looked at, of their slots in use and in total. `room`: see room.lua, nil to ignore limits.
-local function decide(keys, args, first, failures, takes_trials, room)
+-- the numbers of full members looked at, of their slots in use and in total. `room`: see room.lua, nil for a pick, which
+-- prefers members with room if it has the key `slots`, and refuses none.
+local function decide(keys, args, first, failures, takes_trials, room, slots)
   local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], non_empty(args[first + 4])
   local wish = non_empty(args[first + 2])
   if choose ~= affinity then chance = tonumber(chance) end
   local refused = argument_error(keys, choose, chance, max_age, wish)
   if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
   local age, complete, maintained, limited = freshness(keys[1])
-  if room then
-    room.limited = limited
-    if not room.must and (not limited or choose == affinity) then room = nil end
+  if room then room.limited = limited end
+  if limited and slots and choose ~= affinity then
+    room = { slots = slots, counts = choose == uniform, limited = true, full = {} } -- with least-loaded, loads tell enough
   end
   local version, request, asked = read_pool(keys, non_empty(args[first + 3]), wish, maintained)
   local stale, fresh = is_stale(age, complete, max_age), ' ' .. age .. ' ' .. complete
@@ -238,20 +239,15 @@ local function decide(keys, args, first, failures, takes_trials, room)
   return table.concat({ reply, full.nodes, full.in_use, full.total }, ' '), nil, nil, true
 end
 
--- Returns the room of a pick, which prefers nodes with room but refuses none. With least-loaded, loads tell enough.
-local function room_to_prefer(slots, strategy)
-  return slots and { slots = slots, counts = strategy == 'uniform', full = {} }
-end
-
 -- KEYS: meta, facts, ready, suspect, endpoints, services [, load [, failures [, slots]]].
 local function pick(keys, args)
-  local reply, node, services = decide(keys, args, 1, keys[8], false, room_to_prefer(keys[9], args[1]))
+  local reply, node, services = decide(keys, args, 1, keys[8], false, nil, keys[9])
   return node and reply .. services or reply
 end
 
 -- As pick, but may choose an ejected node for a trial.
 local function pick_trial(keys, args)
-  local reply, node, services = decide(keys, args, 1, keys[8], true, room_to_prefer(keys[9], args[1]))
+  local reply, node, services = decide(keys, args, 1, keys[8], true, nil, keys[9])
   return node and reply .. services or reply
 end
 

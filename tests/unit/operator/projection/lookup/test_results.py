@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hotpool.lookup import Counts, Endpoint, NoMember, Picked, Reason
-from hotpool.projection.lookup.results import parse_pick
+from hotpool.projection.lookup.results import has_limit, parse_pick
 
 REPLY = "edge-1 Ready 7 11 1"
 
@@ -69,3 +69,19 @@ def test_members_without_an_endpoint_are_counted() -> None:
 def test_an_invalid_service_is_an_invalid_reply(word: str) -> None:
     with pytest.raises(ValueError, match=r"\w+"):
         picked(word)
+
+
+@pytest.mark.parametrize(
+    ("services", "expected"),
+    [
+        ("", False),
+        (" asr|fw|6007||10.0.3.7 nmt|m|5008|http|10.0.3.7", False),
+        (" asr|fw|6007||10.0.3.7 nmt|m|5008|http|10.0.3.7|4", True),
+        (" asr|x||||2", True),
+    ],
+)
+def test_a_reply_shows_whether_a_service_has_a_limit(services: str, expected: bool) -> None:  # noqa: FBT001
+    reply = f"edge-1 Ready 1 11 1{services}"
+    assert has_limit(reply) == has_limit(reply.encode()) == expected
+    assert has_limit(f"edge-1 Ready 1 11 1 1795749543914{services}", 6) == expected
+    assert not has_limit("- Full 1 11 1 3 0 0 0 0 3 6 6 1000")
