@@ -78,7 +78,7 @@ async def _wait(connection: Connection, fleet: FleetOptions, node: str, seconds:
         async with asyncio.timeout(seconds):
             while not is_drained(body := await find(reader, Kind.NODE, node, fleet.namespace)):
                 if (body.get("spec") or {}).get("drain") is not True:
-                    raise CommandError(f"{node}: somebody ended the drain", exit_codes.NOT_YET)
+                    raise CommandError(f"{node}: another client ended the drain", exit_codes.NOT_YET)
                 if (text := progress(body)) != shown:
                     shown = text
                     click.echo(f"{node}: {text}", err=True)
