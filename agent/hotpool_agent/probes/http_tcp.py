@@ -45,7 +45,7 @@ class ProbeResult:
     """Pid of the service's process, if the probe found it."""
     volatile: str = ""
     """Text that the service chose: a body, output, or an error that quotes them."""
-    body: str = field(default="", repr=False)
+    body: str = field(default="", repr=False, compare=False)
     """The whole body of a successful HTTP probe."""
 
     @property
