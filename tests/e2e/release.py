@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from localfleet.chart import CHART, helm_program
 from localfleet.kind import REPOSITORY
@@ -65,6 +65,23 @@ class Release:
     def kubectl(self, *words: str, text: str | None = None) -> str:
         """Run kubectl in the release's namespace; return its output."""
         return self.run(shlex.join(["kubectl", "-n", self.namespace, *words]), text=text)
+
+    @contextmanager
+    def conversation(self, *words: str) -> Iterator[tuple[IO[str], IO[str]]]:
+        """Run `kubectl exec -i` with these words; yield its standard input and output, as lines of text."""
+        command = shlex.join(["kubectl", "-n", self.namespace, "exec", "-i", *words])
+        with subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {command}"],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin
+            assert process.stdout
+            yield process.stdin, process.stdout
+            process.stdin.close()
+            process.wait(PATIENCE)
 
     def helm(self, verb: str, *words: str, values: Mapping[str, Any] | None = None) -> str:
         """Run helm for the release; `values` for install and upgrade. Return its output."""

@@ -4,14 +4,12 @@ The members are pods that two simulated agents claim, so that each can stop, fal
 """
 
 import json
-import shlex
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
-from tests.e2e.release import PATIENCE, Release, until
+from tests.e2e.release import Release, until
 from tests.e2e.service_pods import PORT, SERVER, VALUES, pod
 from tests.support.simulated_agents import SimulatedAgents
 
@@ -157,18 +155,8 @@ def test_a_draining_member_gets_no_new_connection_and_keeps_its_open_ones(
 @contextmanager
 def open_connection(release: Release) -> Iterator[Any]:
     """Keep one connection open in the client's pod; yield a function that sends a request over it."""
-    words = ["kubectl", "-n", NAMESPACE, "exec", "-i", "deploy/client", "--"]
-    command = [*words, "python3", "-c", KEEP, cluster_ip(release), "80"]
-    with subprocess.Popen(
-        ["/bin/sh", "-c", shlex.join(command)],
-        env=release.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        stdin, stdout = process.stdin, process.stdout
+    command = ["python3", "-c", KEEP, cluster_ip(release), "80"]
+    with release.conversation("deploy/client", "--", *command) as (stdin, stdout):
 
         def request() -> str:
             stdin.write("\n")
@@ -176,8 +164,6 @@ def open_connection(release: Release) -> Iterator[Any]:
             return stdout.readline().strip()
 
         yield request
-        stdin.close()
-        process.wait(PATIENCE)
 
 
 def test_a_headless_service_answers_with_the_addresses_of_its_members(

@@ -196,11 +196,13 @@ class ExpectedState:
         self.now = now
 
     def _due(self, name: str) -> float:
-        when, interval = self._next_transition(name), self.nodes[name].interval
-        return when if when <= self.confirmed_until + min(interval, 15.0) else _NEVER
+        entry, silent = self.nodes[name], self._silent_for_long(name)
+        if silent > self.confirmed_until + min(entry.interval, 15.0):
+            return _NEVER
+        return max(silent, entry.unknown_since) if self._may_become_overdue(name) else silent
 
-    def _next_transition(self, name: str) -> float:
-        """Return the time at which silence changes the node's state."""
+    def _silent_for_long(self, name: str) -> float:
+        """Return the time from which the node's silence is that of its next state."""
         entry = self.nodes[name]
         base = max(entry.last_heartbeat, self.counted_from)
         if entry.report is None or entry.expired or entry.state == "Awaiting":
@@ -208,7 +210,7 @@ class ExpectedState:
         if entry.state == "Offline":
             return max(entry.since + WINDOW, self.counted_from + 4 * entry.interval)
         if self._may_become_overdue(name):
-            return max(base + _OVERDUE * entry.interval, entry.unknown_since)
+            return base + _OVERDUE * entry.interval
         return base + (3 if entry.state == "Live" else 4) * entry.interval
 
     def _may_become_overdue(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from hotpool.controllers.resync import Resync
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind, Meta, Pool
 from hotpool.core.planning.pool_plan import plan_members
-from hotpool.core.planning.service_plan import NO_SERVICE, Allows, ServicePlan, plan_service
+from hotpool.core.planning.service_plan import NO_SERVICE, Allows, ServicePlan, SliceDiff, plan_service
 from hotpool.core.planning.service_work import ServiceWork, compare, is_ours
 from hotpool.core.pool_membership import PoolMembership
 from hotpool.core.service_model import (
@@ -99,13 +99,16 @@ class ServiceController:
         inputs, recheck_at = self._current.get(name, (None, None))
         if inputs == self._inputs(membership) and (recheck_at is None or self._context.clock() < recheck_at):
             return Result(requeue_at=recheck_at)
-        taken, news = await self._take_name(membership)
+        self._current.pop(name, None)  # whatever happens until all is written
+        taken, is_news = await self._take_name(membership)
         if self._context.cache.pools.get(name) is not membership:
             return Result()  # it is due again, because its spec changed
-        return await self._round(membership, taken, news)
+        if is_news:
+            return Result(requeue_at=self._context.clock(), postponed=True, dirty=[Key(Kind.POOL, name)])
+        return await self._round(membership, taken)
 
-    async def _round(self, membership: PoolMembership, taken: str, news: list[Key]) -> Result:
-        """Write what differs. `taken`: why the pool cannot have its Service; `news`: keys for which that is news."""
+    async def _round(self, membership: PoolMembership, taken: str) -> Result:
+        """Write what differs. `taken`: why the pool cannot have its Service."""
         pool, now = membership.pool, self._context.clock()
         name = pool.meta.name
         objects = self._context.stored.setdefault(name, ServiceObjects())
@@ -115,16 +118,14 @@ class ServiceController:
         freed: list[Key] = []
         if not work.is_empty:
             if now < (allowed := self._next_round.get(name, 0.0)):
-                return Result(requeue_at=allowed, postponed=True, dirty=news)
+                return Result(requeue_at=allowed, postponed=True)
             self._next_round[name] = now + ROUND_SECONDS
             freed = await self._write(work, objects)
         if work.is_partial:
             recheck_at = self._next_round[name]
-        if taken:  # the name is looked at again whenever the pool is due
-            self._current.pop(name, None)
-        else:
+        if not taken:  # the name of another is looked at again whenever the pool is due
             self._current[name] = (inputs, recheck_at)
-        return Result(requeue_at=recheck_at, dirty=[*news, *freed], change=None if work.is_empty else work.change)
+        return Result(requeue_at=recheck_at, dirty=freed, change=None if work.is_empty else work.change)
 
     def _inputs(self, membership: PoolMembership) -> object:
         name = service_name(membership.pool)
@@ -140,21 +141,21 @@ class ServiceController:
         self._merge_at[name] = plan.merge_at
         return plan
 
-    async def _take_name(self, membership: PoolMembership) -> tuple[str, list[Key]]:
-        """Return why the pool cannot have the Service of its name (empty: it can), and keys for which that is news."""
+    async def _take_name(self, membership: PoolMembership) -> tuple[str, bool]:
+        """Return why the pool cannot have the Service of its name (empty: it can), and True if its status must say."""
         pool = membership.pool
         name = service_name(pool)
         if name is None or self._context.refusal:
-            return "", []
+            return "", False
         taken = await self._taken(pool, name)
         before, membership.service_name_taken = membership.service_name_taken, taken
         if before is None:
             stored = (condition.message for condition in pool.status.conditions if condition.type == NAME_TAKEN)
             before = next(stored, "")
         if taken == before:
-            return taken, []
+            return taken, False
         membership.dirty.status = True
-        return taken, [Key(Kind.POOL, pool.meta.name)]
+        return taken, True
 
     async def _taken(self, pool: Pool, name: str) -> str:
         holder = self._context.cache.service_names.holder(name)
@@ -180,20 +181,36 @@ class ServiceController:
         pool = work.pool
         service, refusal = await self._write_or_keep_service(work, objects)
         diff = work.diff(service.uid if service else "")
-        ended = [item for item in diff.delete if work.has_ended(item)]
+        ended = work.ended(diff.delete)
         await self._delete_slices(pool, objects, ended)
         if service:
-            for known, content in diff.update:
-                self._ensure_exists(pool)
-                written = await self._context.writer.patch_slice(pool, service, known, content)
-                self._store(pool, objects.slices, known.meta.name, written)
-            for name, content in diff.create.items():
-                self._ensure_exists(pool)
-                self._store(pool, objects.slices, name, await self._create_slice(pool, service, name, content))
+            await self._fill_slices(pool, service, objects, diff)
         await self._delete_slices(pool, objects, [item for item in (*diff.delete, *work.strays) if item not in ended])
         if refusal:
             raise refusal
         return [key for former in work.surplus for key in await self._delete_service(pool.meta.name, former)]
+
+    async def _fill_slices(self, pool: Pool, service: Meta, objects: ServiceObjects, diff: SliceDiff) -> None:
+        """Patch and create EndpointSlices. Raise the first refusal when all have been tried."""
+        refusals: list[RejectedError] = []
+        known = {item.meta.name: item for item, _ in diff.update}
+        updates = {item.meta.name: content for item, content in diff.update}
+        for name, content in {**updates, **diff.create}.items():
+            self._ensure_exists(pool)
+            try:
+                written = (
+                    await self._context.writer.patch_slice(pool, service, known[name], content)
+                    if name in known
+                    else await self._create_slice(pool, service, name, content)
+                )
+            except (NotLeaderError, FencedError):
+                raise
+            except RejectedError as error:
+                refusals.append(error)
+            else:
+                self._store(pool, objects.slices, name, written)
+        if refusals:
+            raise refusals[0]
 
     async def _delete_slices(self, pool: Pool, objects: ServiceObjects, slices: Iterable[StoredEndpointSlice]) -> None:
         for item in slices:
@@ -250,8 +267,7 @@ class ServiceController:
 
     async def _delete_service(self, pool: str, service: StoredService) -> list[Key]:
         """Delete a Service. The garbage collector deletes its EndpointSlices. Return the pool that wants its name."""
-        with suppress(StaleError):  # gone, or changed: then the drift check finds it
-            await self._context.writer.delete(pool, service)
+        await self._context.writer.delete(pool, service)
         objects, name = self._context.stored[pool], service.meta.name
         objects.services.pop(name, None)
         objects.slices = {key: item for key, item in objects.slices.items() if service_of(key) != name}

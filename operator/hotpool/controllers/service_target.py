@@ -92,7 +92,7 @@ class ServiceTarget:
         """Read the objects of a pool. Return True if their content differs. Ignore one that was written meanwhile."""
         if self._is_touched(name, before):
             return False
-        found = (await self._context.reader.objects(name)).get(name, ServiceObjects())
+        found = await self._read(name)
         if self._is_touched(name, before):
             return False
         edited = self._context.stored.get(name, ServiceObjects()).changed(found)
@@ -107,11 +107,24 @@ class ServiceTarget:
 
     async def _read_again(self, name: str) -> None:
         try:
-            found = await self._context.reader.objects(name)
+            self._context.stored[name] = await self._read(name)
         except ApiUnavailable as error:
             raise UnavailableError(str(error)) from None
-        self._context.stored[name] = found.get(name, ServiceObjects())
         self._context.changed(name)
+
+    async def _read(self, name: str) -> ServiceObjects:
+        """Return the objects of a pool, with those that have lost its label but not their owner."""
+        reader, known = self._context.reader, self._context.stored.get(name, ServiceObjects())
+        found = (await reader.objects(name)).get(name, ServiceObjects())
+        for missing in known.services.keys() - found.services.keys():
+            service, former = await reader.service(missing), known.services[missing]
+            if service and service.meta.uid == former.meta.uid and service.owner:
+                found.services[missing] = service
+        for missing in known.slices.keys() - found.slices.keys():
+            item, stored = await reader.slice(missing), known.slices[missing]
+            if item and item.meta.uid == stored.meta.uid and item.owner:
+                found.slices[missing] = item
+        return found
 
     async def _check_rights(self) -> None:
         """Raise UnavailableError if this account lacks a right."""

@@ -25,6 +25,8 @@ def with_report(before: NodeView, node: Node) -> NodeView:
 
 def with_silence_of(view: NodeView, other: NodeView) -> NodeView:
     """Return the view with all fields that depend on silence taken from another one."""
+    if silence_inputs(view) == silence_inputs(other):
+        return view
     return replace(
         view,
         liveness=other.liveness,
@@ -35,12 +37,19 @@ def with_silence_of(view: NodeView, other: NodeView) -> NodeView:
     )
 
 
+def silence_inputs(view: NodeView) -> tuple[object, ...]:
+    """Return the fields that depend on silence."""
+    return (view.liveness, view.seen, view.expired, view.overdue, view.shut_down)
+
+
 def merge_kube_node(view: NodeView, kube: KubeNode | None) -> NodeView:
     """Return the view with cordon, labels and health of the v1 Node of the same name.
 
     A label of the NodeCapability overrides one of the v1 Node. Labels with the agents' prefix are ignored on a v1 Node,
     because only the agent may set them.
     """
+    if kube is None and view.kube is None:
+        return view
     inherited = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
     return replace(
         view,

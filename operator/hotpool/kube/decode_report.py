@@ -4,6 +4,7 @@ Pure. The time is bounded by the size of the report, whatever its content.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -74,7 +75,7 @@ def _report(raw: capability.Report) -> Report:
 
 
 def _offer(service: capability.Service) -> ServiceOffer:
-    languages = frozenset(normalise_languages(service.languages))
+    languages = _languages(service.languages)
     attributes = {item.key: frozenset(item.values) for item in service.attributes}
     for key, value in (("model", service.model), ("version", service.version), ("device", service.device)):
         if value is not None:
@@ -90,6 +91,12 @@ def _offer(service: capability.Service) -> ServiceOffer:
         service.endpoint_reason,
         PodReference(service.pod.namespace, service.pod.name, service.pod.uid) if service.pod else None,
     )
+
+
+@lru_cache(maxsize=256)
+def _languages(codes: tuple[str, ...]) -> frozenset[str]:
+    """Return the normal forms. Cached: the services of a fleet have few different lists."""
+    return frozenset(normalise_languages(codes))
 
 
 def _endpoint(service: capability.Service) -> ServiceEndpoint | None:
@@ -108,7 +115,7 @@ def _endpoint(service: capability.Service) -> ServiceEndpoint | None:
 def _rule(rule: capability.TranslationRule) -> Rule:
     return Rule(
         kind=rule.kind,
-        languages=frozenset(normalise_languages(rule.languages)),
+        languages=_languages(rule.languages),
         pairs=frozenset(_pairs(rule.pairs)),
         blocked=frozenset(_pairs(rule.blocked)),
     )

@@ -14,11 +14,10 @@ import pytest
 import yaml
 from pytest_kind.cluster import KindCluster
 from tests.support.agent_run import Running, agent_running, eventually
+from tests.support.own_kind_cluster import own_kind_cluster
 
 from hotpool_agent.kube.node_resources import NodeResources
-from localfleet.clusters import cluster as own_cluster
-from localfleet.clusters import own_name
-from localfleet.kind import OURS, REPOSITORY, kubectl_program
+from localfleet.kind import REPOSITORY
 
 CRDS = REPOSITORY / "crds"
 CRD = CRDS / "nodecapabilities.yaml"
@@ -32,12 +31,9 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def kind_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCluster]:
-    """A cluster for this module alone, in place of pytest-kind's: its definitions change."""
-    name, kubeconfig = own_name("skew"), tmp_path_factory.mktemp("skew") / "kubeconfig"
-    with own_cluster(name, kubeconfig, OURS):
-        made = KindCluster(name, kubeconfig, kind_path=OURS, kubectl_path=kubectl_program(OURS))
+    """A cluster of this module alone: its definitions change."""
+    with own_kind_cluster("skew", tmp_path_factory.mktemp("skew")) as made:
         yield made
-        made.path.rmdir()
 
 
 @pytest.fixture(scope="module")

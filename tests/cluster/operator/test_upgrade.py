@@ -28,6 +28,7 @@ from tests.support.former_fleet import (
     upgrade_definitions,
 )
 from tests.support.identities import install_agents
+from tests.support.own_kind_cluster import own_kind_cluster
 from tests.support.own_network import run_in_own_network
 from tests.support.simulated_agents import SimulatedAgents
 from tests.support.slice_watcher import SliceWatcher
@@ -35,10 +36,7 @@ from tests.support.slice_watcher import SliceWatcher
 from hotpool.api.meta import timestamp
 from hotpool.cli.enrollment import manifests
 from localfleet.catalogue import translator
-from localfleet.clusters import cluster as own_cluster
-from localfleet.clusters import own_name
 from localfleet.fleet import GROUP, Fleet
-from localfleet.kind import OURS, kubectl_program
 from localfleet.process import wait_for
 from localfleet.redis_server import RedisServer
 
@@ -53,12 +51,9 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def kind_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCluster]:
-    """A cluster for this module alone, in place of pytest-kind's: its definitions change."""
-    name, kubeconfig = own_name("upgrade"), tmp_path_factory.mktemp("upgrade") / "kubeconfig"
-    with own_cluster(name, kubeconfig, OURS):
-        made = KindCluster(name, kubeconfig, kind_path=OURS, kubectl_path=kubectl_program(OURS))
+    """A cluster of this module alone: its definitions change."""
+    with own_kind_cluster("upgrade", tmp_path_factory.mktemp("upgrade")) as made:
         yield made
-        made.path.rmdir()
 
 
 @pytest.fixture(scope="module")

@@ -301,6 +301,32 @@ async def test_a_pool_that_no_longer_asks_for_a_service_has_none() -> None:
         await until(lambda: api.core == {SERVICES: {}, SLICES: {}}, 2.0)
 
 
+@pytest.mark.parametrize("giving_up", ["no service", "another name", "another member", "a deleted pool"])
+@pytest.mark.parametrize("plural", [SERVICES, SLICES])
+@pytest.mark.parametrize("lost", [{"labels": {"service.hotpool.dev/pool": None}}, {"ownerReferences": None}])
+@simulated
+async def test_what_lost_its_label_or_owner_just_before_the_pool_gives_it_up_goes_nevertheless(
+    giving_up: str, plural: str, lost: dict[str, Any]
+) -> None:
+    api = service_fleet(1)
+    async with operator(api) as fleet:
+        await fleet.beating(DRIFT_SECONDS)
+        (name,) = api.core[plural]
+        former = api.core[plural][name]["metadata"]["uid"]
+        api.edit_core(plural, name, {"metadata": lost})
+        if giving_up == "a deleted pool":
+            api.delete(Kind.POOL, "asr")
+        elif giving_up == "another member":  # the port, and with it the EndpointSlice
+            publish(api, "n0", asr(address(0), 2, port=6008))
+        else:
+            api.edit(Kind.POOL, "asr", {"spec": {"service": None if giving_up == "no service" else {"name": "new"}}})
+        await fleet.beating(2 * REPAIR_SECONDS)
+        left = {item["metadata"]["uid"] for item in api.core[plural].values()}
+        assert (former in left) == (giving_up == "another member" and plural == SERVICES)
+        wanted = {"another name": "new", "another member": "asr"}.get(giving_up)
+        assert set(api.core[SERVICES]) == ({wanted} if wanted else set())
+
+
 @simulated
 async def test_no_endpoint_goes_before_all_nodes_are_matched_with_a_changed_spec(
     monkeypatch: pytest.MonkeyPatch,
@@ -375,6 +401,31 @@ async def test_an_endpoint_slice_that_others_made_under_our_name_is_never_touche
         assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
         api.delete_core(SLICES, name)
         await until(lambda: set(api.endpoints("asr")) == addresses(range(2)), NAME_SECONDS)
+
+
+@simulated
+async def test_a_name_that_an_older_pool_wanted_for_a_moment_only_is_not_taken() -> None:
+    api = service_fleet(1)
+    put_pool(api, "young", {"name": "speech"}, created=2)
+    async with operator(api) as fleet:
+        await until(lambda: "speech" in api.core[SERVICES])
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
+        await asyncio.sleep(0.01)  # within the round of the other
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "asr"}}})
+        await fleet.beating(NAME_SECONDS)
+        assert set(api.endpoints("speech")) == addresses(range(1))
+        assert "ServiceNameTaken" not in api.conditions(Kind.POOL, "young")
+
+
+@simulated
+async def test_a_pool_says_that_its_name_is_taken_although_its_service_was_edited_meanwhile() -> None:
+    api = service_fleet(1)
+    put_pool(api, "young", {"name": "speech"}, created=2)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.edit_core(SERVICES, "speech", {"spec": {"selector": {"app": "x"}}})
+        api.edit(Kind.POOL, "asr", {"spec": {"service": {"name": "speech"}}})
+        await until(lambda: "ServiceNameTaken" in api.conditions(Kind.POOL, "young"), 2 * ROUND_SECONDS)
 
 
 @simulated
@@ -505,6 +556,21 @@ async def test_a_service_whose_change_is_refused_has_current_endpoints() -> None
         assert "WriteRefused" in {reason for reason, _ in api.event_notes("asr")}
         api.service_fault = no_fault
         await until(lambda: api.core[SERVICES]["asr"]["spec"]["ports"][0]["port"] == 81, NAME_SECONDS)
+
+
+@simulated
+async def test_a_refused_patch_of_an_endpoint_slice_keeps_no_other_slice_of_the_pool_waiting() -> None:
+    api = service_fleet(2)
+    put_node(api, "n2", asr("fd00::2"))
+    async with operator(api) as fleet:
+        await fleet.beating(2 * ROUND_SECONDS)
+        api.service_fault = lambda verb, _plural, name: _refused() if verb == "patch" and "ipv4" in name else None
+        publish(api, "n0", asr(address(0), 2, running=False))
+        put_node(api, "n3", asr("fd00::3"))
+        await until(lambda: "fd00::3" in api.endpoints("asr"), 2 * ROUND_SECONDS + AT_ONCE)
+        await until(lambda: "WriteRefused" in {reason for reason, _ in api.event_notes("asr")})
+        api.service_fault = no_fault
+        await until(lambda: set(api.endpoints("asr")) == {address(1), "fd00::2", "fd00::3"}, NAME_SECONDS)
 
 
 @simulated

@@ -6,9 +6,7 @@ members are pods that simulated agents claim. `.ci/full`.
 
 import os
 import re
-import shlex
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -194,21 +192,13 @@ def requests(request: pytest.FixtureRequest, release: Release) -> Callable[[], A
 
 @contextmanager
 def sending(release: Release, host: str) -> Iterator[Load]:
-    words = ["kubectl", "-n", NAMESPACE, "exec", "-i", "client", "--", "python3", "-c", LOAD, host, str(GATEWAY_PORT)]
-    with subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {shlex.join(words)}"],
-        env=release.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        load = Load(process.stdout)
+    words = ["client", "--", "python3", "-c", LOAD, host, str(GATEWAY_PORT)]
+    with release.conversation(*words) as (stdin, stdout):
+        load = Load(stdout)
         try:
             yield load
         finally:
-            process.stdin.close()
+            stdin.close()
             load.finish()
 
 

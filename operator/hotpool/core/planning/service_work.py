@@ -1,6 +1,6 @@
 """Work on the Service of one pool: stored objects compared with a plan (requirement D12). Pure."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,11 +57,14 @@ class ServiceWork:
         """Return the writes of EndpointSlices. `service_uid`: of their present owner; empty: it does not exist."""
         return diff_endpoint_slices(self.plan, self.pool, service_uid, self.slices)
 
-    def has_ended(self, item: StoredEndpointSlice) -> bool:
-        """Return True if no endpoint of an EndpointSlice is desired, in no other one either."""
+    def ended(self, items: Iterable[StoredEndpointSlice]) -> list[StoredEndpointSlice]:
+        """Return the EndpointSlices of which no endpoint is desired, in no other one either."""
         desired = {(slice_.group, e.address) for slice_ in self.plan.slices.values() for e in slice_.endpoints}
-        content = item.content
-        return content is not None and not any((content.group, e.address) in desired for e in content.endpoints)
+        return [
+            item
+            for item in items
+            if (content := item.content) and desired.isdisjoint((content.group, e.address) for e in content.endpoints)
+        ]
 
     @property
     def is_empty(self) -> bool:
