@@ -91,10 +91,11 @@ class LookupProtocol(ReportProtocol):
         if request.reservation:
             reply = yield from self._choose("reserve", pool, 3, arguments)
             return parse_pick(pool, reply, request.reservation[0])
-        reply = yield from self._choose("pick", pool, 1 if request.needs_load else 0, arguments)
+        loads = 1 if request.needs_load else 0
+        reply = yield from self._choose("pick", pool, loads, arguments)
         if reply.endswith(_DUE[isinstance(reply, bytes)]) and "report" not in self._denied:
             try:
-                reply = yield self._cached_call("pick_trial", pool, 1) + arguments
+                reply = yield self._cached_call("pick_trial", pool, loads) + arguments
             except RedisError as error:  # such as of a replica: the first reply is valid
                 yield from self._note_denied("report", error)
         return parse_pick(pool, reply)
@@ -117,7 +118,7 @@ class LookupProtocol(ReportProtocol):
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
         facts, ready, suspect, _ = self._keys.pool(pool)
         services = self._keys.endpoints, self._keys.services(pool)
-        keys = (self._keys.meta, facts, ready, suspect, *services, *self._keys.load[: max(loads, failures)])
+        keys = (self._keys.meta, facts, ready, suspect, *services, *self._keys.load[:loads])
         if failures:
             keys = (*keys, self._keys.failures[0])
         return build_call(name, [key.encode() for key in keys], writes=name != "pick")
