@@ -45,14 +45,13 @@ class _FormerProtocol(LookupProtocol):
 async def _project(url: str) -> None:
     client = connect(url, timeout=30)
     names = [f"edge-{number:04}" for number in range(SIZE)]
+    services = [Endpoint(f"{type_}-service", type_, 6000, ("10.0.3.7", "fd00::7"), (), "http") for type_ in TYPES]
     for namespace in ("names", "endpoints", "ejected"):
         writer = RedisWriter(client, FixedLeadership(), namespace=namespace)
         await writer.claim(1)
         members = frozenset(names), frozenset[str](), frozenset[str]()
         await writer.replace_pool(PoolDocument(POOL, "u", None, None, *members, services=PoolServices(TYPES)))
         for name in names if namespace != "names" else ():
-            addresses = (f"10.0.{int(name[-4:-2])}.{int(name[-2:])}", f"fd00::{name[-4:]}")
-            services = [Endpoint(f"{type_}-service", type_, 6000, addresses, (), "http") for type_ in TYPES]
             await writer.replace_node(NodeDocument(name, (), encode_endpoints(services)))
         await writer.stamp(complete=True)
     await client.aclose()

@@ -127,7 +127,7 @@ def call(redis: Any, name: str, keys: Any, *arguments: Any, writes: bool = False
 
 
 def picked(redis: Any) -> tuple[str, str]:
-    keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], KEYS.endpoints, KEYS.services("zh-en"), KEYS.load[0], FAILURES)
+    keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], KEYS.endpoints, KEYS.services("zh-en"), FAILURES)
     words = call(redis, "pick", keys, "uniform", "0.5").split(" ")
     return words[0], words[1]
 

@@ -97,11 +97,12 @@ class LookupProtocol(ReportProtocol):
             reply = yield from self._choose("reserve", pool, 3, arguments)
             self._limited = self._limited or has_limit(reply, _WORDS_BEFORE_RESERVED)
             return parse_pick(pool, reply, identity, weight=weight, slots="slots" not in self._denied)
-        reply = yield from self._choose("pick", pool, 1 if request.needs_load else 0, arguments)
+        loads = 1 if request.needs_load else 0
+        reply = yield from self._choose("pick", pool, loads, arguments)
         self._limited = self._limited or has_limit(reply)
         if reply.endswith(_DUE[isinstance(reply, bytes)]) and "report" not in self._denied:
             try:
-                reply = yield self._cached_call("pick_trial", pool, 1, self._denied, self._limited) + arguments
+                reply = yield self._cached_call("pick_trial", pool, loads, self._denied, self._limited) + arguments
             except RedisError as error:  # such as of a replica: the first reply is valid
                 yield from self._note_denied("report", error)
         return parse_pick(pool, reply)
@@ -119,10 +120,11 @@ class LookupProtocol(ReportProtocol):
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
         facts, ready, suspect, _ = self._keys.pool(pool)
         failures = () if "pick" in denied else self._keys.failures[:1]
-        slots = () if "slots" in denied else self._keys.slots
-        loaded = self._keys.load[: max(loads, len(failures))]
-        # A reservation writes slots. A pick reads the first key of slots, and has a place for it behind failures only.
-        last = (*slots, *failures) if name == "reserve" else (*failures, *(slots[:1] if failures and limited else ()))
+        slots: tuple[str, ...] = () if "slots" in denied else self._keys.slots
+        if name != "reserve":  # a pick reads the first key of slots, which has a place behind all others only
+            slots = slots[:1] if failures and limited else ()
+        loaded = self._keys.load[: max(loads, len(slots[:1]))]
+        last = (*slots, *failures) if name == "reserve" else (*failures, *slots)
         services = self._keys.endpoints, self._keys.services(pool)
         keys = (self._keys.meta, facts, ready, suspect, *services, *loaded, *last)
         return build_call(name, [key.encode() for key in keys], writes=name != "pick")

@@ -152,7 +152,8 @@ end
 -- the key, nil to ignore ejections. `takes_trials`: a due trial is the choice, and noted. Else a due one is announced by
 -- the word `trial` after the services.
 local function choose_ready(keys, choose, chance, args, first_excluded, request, asked, failures, takes_trials, room)
-  local text = failures and read_or_nil('HGET', failures, EJECTED)
+  local text = failures and redis.pcall('HGET', failures, EJECTED)
+  if type(text) == 'table' then text = read_or_nil('HGET', failures, EJECTED) end -- an error, which may be raised
   local list = text and parse_ejected(text)
   if list and list.due > now_ms() then
     -- A choice that is not ejected has the same chances as one among the others alone.
@@ -239,15 +240,21 @@ local function decide(keys, args, first, failures, takes_trials, room, slots)
   return table.concat({ reply, full.nodes, full.in_use, full.total }, ' '), nil, nil, true
 end
 
--- KEYS: meta, facts, ready, suspect, endpoints, services [, load [, failures [, slots]]].
+-- Returns the key of failures of a pick, nil if it is not passed. Only least-loaded needs the key of loads before it.
+local function failures_of(keys, strategy)
+  return keys[8] or strategy ~= 'least-loaded' and keys[7] or nil
+end
+
+-- KEYS: meta, facts, ready, suspect, endpoints, services [, load, for least-loaded] [, failures], or all of these, then
+-- slots.
 local function pick(keys, args)
-  local reply, node, services = decide(keys, args, 1, keys[8], false, nil, keys[9])
+  local reply, node, services = decide(keys, args, 1, failures_of(keys, args[1]), false, nil, keys[9])
   return node and reply .. services or reply
 end
 
 -- As pick, but may choose an ejected node for a trial.
 local function pick_trial(keys, args)
-  local reply, node, services = decide(keys, args, 1, keys[8], true, nil, keys[9])
+  local reply, node, services = decide(keys, args, 1, failures_of(keys, args[1]), true, nil, keys[9])
   return node and reply .. services or reply
 end
 
