@@ -29,6 +29,8 @@ Json = dict[str, Any]
 _NEVER = float("inf")
 _OVERDUE = 1.2
 """Intervals of silence that make a node Suspect whose v1 Node is Unknown."""
+_STALE_AFTER = 15.0
+"""Seconds without a renewal of the probe Lease after which no silence counts."""
 _INSTANT = 1e-4
 """Stored times are rounded."""
 
@@ -197,9 +199,9 @@ class ExpectedState:
 
     def _due(self, name: str) -> float:
         entry, silent = self.nodes[name], self._silent_for_long(name)
-        if silent > self.confirmed_until + min(entry.interval, 15.0):
-            return _NEVER
-        return max(silent, entry.unknown_since) if self._may_become_overdue(name) else silent
+        when = max(silent, entry.unknown_since) if self._may_become_overdue(name) else silent
+        stale_at = self.confirmed_until + _STALE_AFTER
+        return when if silent <= self.confirmed_until + entry.interval and when <= stale_at else _NEVER
 
     def _silent_for_long(self, name: str) -> float:
         """Return the time from which the node's silence is that of its next state."""
