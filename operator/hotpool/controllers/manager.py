@@ -120,7 +120,7 @@ class Manager:
     async def _serve(self, worker: Worker) -> None:
         async with aclosing(worker.run()) as results:
             async for result in results:
-                self._mark(result.dirty)
+                self.mark(result.dirty)
                 if worker.error != STARTING:
                     self._recorder.target_health(worker.target.name, worker.error)
 
@@ -137,7 +137,7 @@ class Manager:
         seen = None
         if time and time != before and self._cache.gate_open:
             seen = hotplug_latency.seen(time, self._clock(), self._clock.unix())
-        self._mark(dirty, seen)
+        self.mark(dirty, seen)
 
     def _report_time(self, name: str) -> str | None:
         tracker = self._cache.nodes.get(name)
@@ -145,17 +145,17 @@ class Manager:
 
     def on_pod(self, pod: PodReference, found: PodAddresses | None) -> None:
         """Store what was read of a pod that an agent names as a service; None: the read failed."""
-        self._mark(self.ingest.on_pod(pod, found))
+        self.mark(self.ingest.on_pod(pod, found))
 
     async def apply_policy(self, policy: AddressPolicy) -> None:
         """Judge the addresses of all nodes by another policy."""
         for dirty in self._cache.apply_policy(policy):
-            self._mark(dirty)
+            self.mark(dirty)
             await self._clock.pace()
 
     def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
         """Record the heartbeats of listed or changed Leases."""
-        self._mark(self.ingest.on_heartbeats(heartbeats))
+        self.mark(self.ingest.on_heartbeats(heartbeats))
 
     def on_probe_received(self, renewed: str) -> None:
         """Record the renewTime of the probe Lease that the watch delivered."""
@@ -171,11 +171,7 @@ class Manager:
         self.ingest.on_watch_restored(listed=listed)
         self._wake.set()
 
-    def mark(self, keys: Iterable[Key]) -> None:
-        """Make keys due now, after an observation that is not in the cache."""
-        self._mark(keys)
-
-    def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
+    def mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
         self._wake_pod_reader()
         deadline = self.ingest.next_deadline()
@@ -202,7 +198,7 @@ class Manager:
                 await self._clock.pace()
                 now = self._clock()
                 self._wake.clear()
-                self._mark(self.ingest.advance(now))
+                self.mark(self.ingest.advance(now))
                 NODES.set(len(self._cache.nodes))
                 POOLS.set(len(self._cache.pools))
                 if now >= next_resync:
@@ -223,11 +219,11 @@ class Manager:
         try:
             async with aclosing(self.resync.run()) as found:
                 async for dirty in found:
-                    self._mark(dirty)
+                    self.mark(dirty)
         except ApiUnavailable as error:
             log.warning("objects not listed; trying again", error=str(error))
             return False
         if self._cache.gate_open:
             self._cache.versions.forget_deletions()
-            self._mark(self._cache.find_orphaned_leases(self._clock()))
+            self.mark(self._cache.find_orphaned_leases(self._clock()))
         return True

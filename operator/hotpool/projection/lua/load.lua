@@ -38,16 +38,25 @@ local function remove_entry(keys, id)
   return node
 end
 
--- Removes expired entries. If the three keys disagree (one evicted or overwritten by hand), deletes all of them.
-local function purge_expired(keys, now)
-  local loaded, entries = read_or_nil('ZCARD', keys[1]), read_or_nil('HLEN', keys[2])
+-- Calls remove(keys, id) for expired entries. If the three keys disagree (one evicted or overwritten by hand), deletes all
+-- of them and returns true. `size`: command that returns the size of the first key.
+local function purge(keys, now, size, remove)
+  local used, entries = read_or_nil(size, keys[1]), read_or_nil('HLEN', keys[2])
   local expiries = read_or_nil('ZCARD', keys[3])
-  if not loaded or not entries or entries ~= expiries or (loaded == 0) ~= (entries == 0) then
+  if not used or not entries or entries ~= expiries or (used == 0) ~= (entries == 0) then
     redis.call('UNLINK', unpack(keys))
-  elseif expiries > 0 then
-    local expired = redis.call('ZRANGEBYSCORE', keys[3], '-inf', now, 'LIMIT', 0, MAX_PURGED)
-    for _, id in ipairs(expired) do remove_entry(keys, id) end
+    return true
   end
+  if expiries > 0 then
+    local expired = redis.call('ZRANGEBYSCORE', keys[3], '-inf', now, 'LIMIT', 0, MAX_PURGED)
+    for _, id in ipairs(expired) do remove(keys, id) end
+  end
+  return false
+end
+
+-- Removes expired loads.
+local function purge_expired(keys, now)
+  purge(keys, now, 'ZCARD', remove_entry)
 end
 
 -- Returns true if the id exists and has not expired. Removes an expired one.

@@ -89,13 +89,7 @@ end
 
 -- Returns a member with the endpoints asked for and its services, or nil, nil and the number of members looked at.
 local function pick_with_endpoints(keys, key, choose, chance, available, excluded, ranks, request, avoid)
-  local first, rest
-  if choose == affinity then
-    local probe = tonumber(string.sub(redis.sha1hex(chance), 1, 13), 16)
-    first = redis.call('ZRANK', key, (successor(key, probe, excluded)))
-  else
-    first, rest = draw_rank(chance, available, ranks)
-  end
+  local first, rest = first_rank(key, choose, chance, available, excluded, ranks)
   local names, services, looked_at = search(keys, key, first, available, excluded, ranks, request)
   if not names then return nil, nil, looked_at end
   local node = names[1]

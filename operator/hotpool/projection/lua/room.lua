@@ -105,12 +105,7 @@ local function choose_with_room(keys, key, choose, chance, available, excluded, 
   local candidate, rest = first_choice(keys, key, choose, chance, available, excluded, ranks, request, room)
   if candidate and not candidate.full then return take(candidate, request, avoid, room, rest, affinity_key) end
   room.fallback = not room.must and candidate or nil
-  if choose == affinity then
-    local probe = tonumber(string.sub(redis.sha1hex(chance), 1, 13), 16)
-    first = redis.call('ZRANK', key, (successor(key, probe, excluded)))
-  else
-    first, rest = draw_rank(chance, available, ranks)
-  end
+  first, rest = first_rank(key, choose, chance, available, excluded, ranks)
   local found, lacking = search_room(keys, key, first, available, excluded, ranks, request, room)
   if not found and not room.fallback then return nil, nil, lacking end
   local chosen = found and found[1] or room.fallback

@@ -37,17 +37,9 @@ local function free_slots(keys, id)
   note_freed(keys)
 end
 
--- Frees the slots of expired entries. If the three keys disagree (one evicted or overwritten by hand), deletes all of them.
+-- Frees the slots of expired entries.
 local function purge_slots(keys, now)
-  local used, entries = read_or_nil('HLEN', keys[1]), read_or_nil('HLEN', keys[2])
-  local expiries = read_or_nil('ZCARD', keys[3])
-  if not used or not entries or entries ~= expiries or (used == 0) ~= (entries == 0) then
-    redis.call('UNLINK', unpack(keys))
-    note_freed(keys)
-  elseif expiries > 0 then
-    local expired = redis.call('ZRANGEBYSCORE', keys[3], '-inf', now, 'LIMIT', 0, MAX_PURGED)
-    for _, id in ipairs(expired) do free_slots(keys, id) end
-  end
+  if purge(keys, now, 'HLEN', free_slots) then note_freed(keys) end
 end
 
 -- Returns node and services of an entry that has not expired, nil for none.

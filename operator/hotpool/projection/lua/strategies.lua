@@ -109,4 +109,11 @@ local function affinity(key, text, _, excluded)
   return node
 end
 
+-- Returns the rank from which neighbours are looked at, and the rest of the chance; affinity has none.
+local function first_rank(key, choose, chance, available, excluded, ranks)
+  if choose ~= affinity then return draw_rank(chance, available, ranks) end
+  local probe = tonumber(string.sub(redis.sha1hex(chance), 1, 13), 16)
+  return redis.call('ZRANK', key, (successor(key, probe, excluded)))
+end
+
 local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
