@@ -25,6 +25,7 @@ _HELP: Final = HelpSections(
     examples={
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Any node but edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
+        "A node of the first pool that has one": "hotpool pick zh-en any-en -o json | jq -r .pool,.node",
         "The node of a session": "hotpool pick zh-en --key session-42",
         "The address of a service, for a script": "curl http://$(hotpool pick zh-en --endpoint asr)/health",
         "An IPv6 address of it": "hotpool pick zh-en --endpoint asr --family 6",
@@ -40,7 +41,7 @@ _HELP: Final = HelpSections(
 
 
 @command(_HELP)
-@click.argument("pool")
+@click.argument("pools", metavar="POOL...", nargs=-1, required=True)
 @redis_options("redis://, rediss:// or unix://", required=True)
 @click.option("--strategy", type=EnumChoice(Strategy), help="Default: affinity with a key, else uniform.")
 @click.option("--key", help="Affinity key, such as a session id.")
@@ -52,7 +53,7 @@ _HELP: Final = HelpSections(
 @output_option(OutputFormat)
 def pick(
     *,
-    pool: str,
+    pools: tuple[str, ...],
     redis: RedisOptions,
     strategy: Strategy | None,
     key: str | None,
@@ -63,7 +64,7 @@ def pick(
     fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
-    """Pick a node of a pool, as a dispatcher does.
+    """Pick a node of a pool, as a dispatcher does; of several, of the first one in order that has one.
 
     The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. With --endpoint it
     passes over nodes without an endpoint of that type. Nothing is reserved. The kubeconfig is only read for its
@@ -77,7 +78,7 @@ def pick(
         fail("pick", str(error), exit_codes.USAGE)
     try:
         options = _options(strategy, key, exclude, max_age) | _endpoint_options(type_, family)
-        result = asyncio.run(_pick(lookup, pool, options))
+        result = asyncio.run(_pick(lookup, pools, options))
     except LookupUnavailableError as error:
         fail("pick", str(error), exit_codes.UNAVAILABLE)
     except ValueError as error:
@@ -87,9 +88,10 @@ def pick(
     elif isinstance(result, Picked):
         click.echo(result.endpoints[type_][0].authority if type_ else result.node)
     else:
-        where = f"; see -n (namespace {fleet.namespace}) and --prefix" if result.reason is Reason.POOL_UNKNOWN else ""
-        reason = _no_endpoint_reason(result, type_, family) or _no_member_reason(result)
-        click.echo(f"no member of pool {pool}: {reason}{where}", err=True)
+        for one in result.candidates or (result,):
+            where = f"; see -n (namespace {fleet.namespace}) and --prefix" if one.reason is Reason.POOL_UNKNOWN else ""
+            reason = _no_endpoint_reason(one, type_, family) or _no_member_reason(one)
+            click.echo(f"no member of pool {one.pool}: {reason}{where}", err=True)
     if isinstance(result, NoMember):
         sys.exit(exit_codes.NO_MEMBER)
 
@@ -105,9 +107,9 @@ def _endpoint_options(type_: str | None, family: str | None) -> PickOptions:
     return {"types": [type_], "family": 6 if family == "6" else 4} if family else {"types": [type_]}
 
 
-async def _pick(lookup: Lookup, pool: str, options: PickOptions) -> Picked | NoMember:
+async def _pick(lookup: Lookup, pools: tuple[str, ...], options: PickOptions) -> Picked | NoMember:
     async with lookup:
-        return await lookup.pick(pool, **options)
+        return await lookup.pick(pools if len(pools) > 1 else pools[0], **options)
 
 
 def _no_endpoint_reason(result: NoMember, type_: str | None, family: str | None) -> str:

@@ -39,12 +39,13 @@ _LUA_FILES = (
     "room",
     "pick",
     "reservations",
+    "fallback",
     "reports",
     "drain",
     "read",
 )
 """Each file sees the locals of the previous ones, but for those of _CLOSED_FILES."""
-_CLOSED_FILES = frozenset({"meta", "pools", "nodes", "drift_check", "reports", "drain", "read"})
+_CLOSED_FILES = frozenset({"meta", "pools", "nodes", "drift_check", "fallback", "reports", "drain", "read"})
 """Files whose locals no other file sees, because Lua has at most 200 at a time."""
 
 VERSION_COMMAND = ("INFO", "server")

@@ -44,6 +44,7 @@ READING: dict[str, Callable[[SyncLookup], Any]] = {
     "endpoints": lambda lookup: lookup.pick("zh-en", types=["asr"]),
     "passing over members": lambda lookup: lookup.pick("zh-en", family=6),
     "by key": lambda lookup: lookup.pick_key("speech", "zh-en"),
+    "several pools": lambda lookup: lookup.pick_key("speech", ["missing", "zh-en"]),
     "members": lambda lookup: lookup.members("zh-en"),
     "capability": lambda lookup: lookup.capability("edge-017"),
     "transitions": lambda lookup: lookup.transitions("edge-017"),
@@ -111,6 +112,9 @@ def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> 
     assert {name for name, _ in documented} == {
         "pick",
         "pick_trial",
+        "pick_first",
+        "pick_first_trial",
+        "reserve_first",
         "report_outcome",
         "denied_commands",
         "find",

@@ -55,6 +55,17 @@ async def test_an_unknown_pool_is_refused_with_the_options_that_choose_another_f
     assert result.stderr == "no member of pool zh-en: PoolUnknown; see -n (namespace other) and --prefix\n"
 
 
+async def test_the_first_of_several_pools_that_has_a_node_is_picked(pick: Callable[..., Awaitable[Result]]) -> None:
+    found = json.loads((await pick("any-en", "--exclude", "edge-4", "-o", "json")).stdout)
+    assert (found["pool"], found["node"] in names(9)) == ("zh-en", True)
+    result = await pick("any-en", *(word for node in [*names(9), "s"] for word in ("--exclude", node)))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "no member of pool zh-en: AllExcluded",
+        "no member of pool any-en: PoolUnknown; see -n (namespace speech) and --prefix",
+    ]
+
+
 async def test_the_command_reports_the_age_of_a_projection_that_is_too_old(
     client: Client, pick: Callable[..., Awaitable[Result]]
 ) -> None:

@@ -4,7 +4,7 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
@@ -35,18 +35,24 @@ class Lookup(BaseLookup[Client]):
     def _connect(cls, url: str, **options: Any) -> Client:
         return connect(url, read_retries=1, **options)
 
-    async def pick(self, pool: str, **options: Unpack[PickOptions]) -> Picked | NoMember:
+    async def pick(self, pool: str | Sequence[str], **options: Unpack[PickOptions]) -> Picked | NoMember:
         """Pick a node of a pool, in one round trip. Raises ValueError or TypeError for invalid options.
 
         The strategy chooses among the Ready members, or the Suspect ones if no Ready one is left. Draining members are
         never picked.
+
+        Several pools: the first one in order that has a node answers, in the same round trip; for a reservation, that
+        has room. Without one, `NoMember.candidates` has the result of each.
         """
         return await self._run(self._protocol.pick(pool, options))
 
-    async def pick_key(self, generator: str, pair: str, /, **options: Unpack[PickOptions]) -> Picked | NoMember:
+    async def pick_key(
+        self, generator: str, pair: str | Sequence[str], /, **options: Unpack[PickOptions]
+    ) -> Picked | NoMember:
         """Pick a node of the pool that a generator made for a pair (or other key), such as `zh-en`. Otherwise as pick.
 
-        One round trip, or two for a new pair: the pool's name is cached, and Redis checks it in the pick.
+        One round trip, or two for a new pair: the pool's name is cached, and Redis checks it in the pick. Several
+        pairs: as several pools.
         """
         return await self._run(self._protocol.pick_key(generator, pair, options))
 

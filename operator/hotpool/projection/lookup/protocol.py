@@ -118,6 +118,10 @@ class LookupProtocol(ReportProtocol):
 
     def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str], limited: bool) -> CommandArgs:  # noqa: FBT001 - part of the key of a cache.
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""
+        keys = self._pick_keys(name, pool, loads, denied, limited=limited)
+        return build_call(name, [key.encode() for key in keys], writes=name != "pick")
+
+    def _pick_keys(self, name: str, pool: str, loads: int, denied: frozenset[str], *, limited: bool) -> tuple[str, ...]:
         facts, ready, suspect, _ = self._keys.pool(pool)
         failures = () if "pick" in denied else self._keys.failures[:1]
         slots: tuple[str, ...] = () if "slots" in denied else self._keys.slots
@@ -126,8 +130,7 @@ class LookupProtocol(ReportProtocol):
         loaded = self._keys.load[: max(loads, len(slots[:1]))]
         last = (*slots, *failures) if name == "reserve" else (*failures, *slots)
         services = self._keys.endpoints, self._keys.services(pool)
-        keys = (self._keys.meta, facts, ready, suspect, *services, *loaded, *last)
-        return build_call(name, [key.encode() for key in keys], writes=name != "pick")
+        return (self._keys.meta, facts, ready, suspect, *services, *loaded, *last)
 
     def renew(self, reservation: Reservation | str, seconds: float) -> Steps[Reservation | None]:
         """Extend a reservation to `seconds` from now, or reserve it again if it is lost."""

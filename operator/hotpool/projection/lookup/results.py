@@ -142,6 +142,9 @@ class NoMember:
 
     `retry_after`: of the reason Full, seconds until the next reservation of the fleet expires, at least 0.1. One may be
     released earlier.
+
+    `candidates`: of a pick from several pools, the result of each in order. The other fields are those of the first
+    one, and `retry_after` is the smallest.
     """
 
     pool: str
@@ -150,6 +153,7 @@ class NoMember:
     age_seconds: float | None
     complete: bool
     retry_after: float | None = None
+    candidates: tuple["NoMember", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

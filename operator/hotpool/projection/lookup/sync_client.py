@@ -4,7 +4,7 @@ Must need only redis and the standard library.
 """
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
@@ -35,11 +35,13 @@ class SyncLookup(BaseLookup[SyncClient]):
         except (RedisError, RedisClusterException, OSError) as error:
             raise LookupUnavailableError(f"{type(error).__name__}: cannot connect to the Redis Cluster") from None
 
-    def pick(self, pool: str, **options: Unpack[PickOptions]) -> Picked | NoMember:
+    def pick(self, pool: str | Sequence[str], **options: Unpack[PickOptions]) -> Picked | NoMember:
         """As Lookup.pick."""
         return self._run(self._protocol.pick(pool, options))
 
-    def pick_key(self, generator: str, pair: str, /, **options: Unpack[PickOptions]) -> Picked | NoMember:
+    def pick_key(
+        self, generator: str, pair: str | Sequence[str], /, **options: Unpack[PickOptions]
+    ) -> Picked | NoMember:
         """As Lookup.pick_key."""
         return self._run(self._protocol.pick_key(generator, pair, options))
 

@@ -26,34 +26,56 @@ local function remember_full(key, slots, now, reply)
   return reply
 end
 
+-- Returns a reservation, as stated by KEYS and ARGV of reserve, or nil and an error reply.
+local function parse_reservation(keys, args)
+  local weight, ttl, now = parse_weight(args[2]), parse_ttl(args[3]), now_ms()
+  if args[1] == '' or not weight or not ttl or not keys[9] then
+    return nil, redis.error_reply('BADARGUMENT nine keys, id, weight: 0.001 to 1e9, ms: 1 to 86400000')
+  end
+  return {
+    id = args[1], weight = weight, now = now, expiry = now + ttl, load_keys = { keys[7], keys[8], keys[9] },
+    slots = keys[12] and { keys[10], keys[11], keys[12] }, failures = keys[keys[12] and 13 or 10],
+  }
+end
+
+-- Removes what has expired, and an existing reservation of the id, which is from a call whose reply was lost.
+local function remove_former(reservation)
+  local slots, now = reservation.slots, reservation.now
+  if slots then
+    purge_slots(slots, now)
+    free_slots(slots, reservation.id)
+  end
+  purge_expired(reservation.load_keys, now)
+  remove_entry(reservation.load_keys, reservation.id)
+  reservation.removed_former = true
+end
+
+-- Reserves in one pool. KEYS and ARGV as in reserve. Returns the reply and the node, nil without one.
+local function reserve_in(reservation, keys, args)
+  local slots, now, expiry = reservation.slots, reservation.now, reservation.expiry
+  local room, key = nil, nil
+  if slots then
+    key = full_key(keys, args)
+    local reply = recall_full(key, slots, now)
+    if reply and not read_or_nil('HGET', slots[2], reservation.id) then return reply end
+    room = { slots = slots[1], must = true, counts = true, full = {} }
+  end
+  if not reservation.removed_former then remove_former(reservation) end
+  local reply, node, services, is_full = decide(keys, args, 4, reservation.failures, true, room)
+  if not node then return is_full and remember_full(key, slots, now, reply) or reply end
+  if slots then take_slots(slots, reservation.id, node, room.taken or NONE, expiry) end
+  add_entry(reservation.load_keys, reservation.id, node, reservation.weight, expiry)
+  return reply .. ' ' .. string.format('%.0f', expiry) .. services, node
+end
+
 -- KEYS as in pick with load, then entries, expiries [, slots, entries and expiries of slots] [, failures]. ARGV: id,
 -- weight, ms from now, then as in pick. An existing id is from a call whose reply was lost, and is replaced. Returns as
 -- pick_trial. With a node, the expiry precedes its services, of which the first one of each type is taken. Without slots,
 -- limits are ignored. Else the reason may be Full: then the numbers of full members looked at, of their slots in use and
 -- in total, and the ms until the next reservation expires, follow.
 local function reserve(keys, args)
-  local weight, ttl = parse_weight(args[2]), parse_ttl(args[3])
-  if args[1] == '' or not weight or not ttl or not keys[9] then
-    return redis.error_reply('BADARGUMENT nine keys, id, weight: 0.001 to 1e9, ms: 1 to 86400000')
-  end
-  local load_keys, now = { keys[7], keys[8], keys[9] }, now_ms()
-  local slots = keys[12] and { keys[10], keys[11], keys[12] }
-  local room, key = nil, nil
-  if slots then
-    key = full_key(keys, args)
-    local reply = recall_full(key, slots, now)
-    if reply and not read_or_nil('HGET', slots[2], args[1]) then return reply end
-    room = { slots = slots[1], must = true, counts = true, full = {} }
-    purge_slots(slots, now)
-    free_slots(slots, args[1])
-  end
-  purge_expired(load_keys, now)
-  remove_entry(load_keys, args[1])
-  local reply, node, services, is_full = decide(keys, args, 4, keys[slots and 13 or 10], true, room)
-  if not node then return is_full and remember_full(key, slots, now, reply) or reply end
-  if slots then take_slots(slots, args[1], node, room.taken or NONE, now + ttl) end
-  add_entry(load_keys, args[1], node, weight, now + ttl)
-  return reply .. ' ' .. string.format('%.0f', now + ttl) .. services
+  local reservation, refused = parse_reservation(keys, args)
+  return refused or (reserve_in(reservation, keys, args))
 end
 
 -- Returns true if each of the services of a node is there and has room for one more.
