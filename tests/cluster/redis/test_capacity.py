@@ -220,7 +220,7 @@ async def test_renewing_a_lost_reservation_reserves_again_on_its_node_if_there_i
 @pytest.mark.parametrize("limit", [1, None])
 @pytest.mark.parametrize("flushed", [False, True])
 async def test_a_renewal_that_a_release_overtook_reserves_nothing(
-    client: Client, lookup: Lookup, limit: int | None, flushed: bool
+    client: Client, lookup: Lookup, limit: int | None, *, flushed: bool
 ) -> None:
     await write_fleet(client, {"a": asr(limit)})
     held = await reserved(lookup)

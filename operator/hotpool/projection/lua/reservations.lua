@@ -66,7 +66,10 @@ local function reserve(keys, args)
   if slots then
     key = full_key(keys, args)
     local reply = recall_full(key, slots, now)
-    if reply and not read_or_nil('HGET', slots[2], args[1]) then return reply end
+    if reply and not read_or_nil('HGET', slots[2], args[1]) then
+      note_refused(keys[1], keys[2], reply)
+      return reply
+    end
     room = { slots = slots[1], must = true, counts = true, full = {} }
     purge_slots(slots, now)
     free_slots(slots, args[1])
@@ -75,7 +78,10 @@ local function reserve(keys, args)
   purge_expired(load_keys, now)
   remove_entry(load_keys, args[1])
   local reply, node, services, is_full = decide(keys, args, 4, keys[slots and 13 or 10], true, room)
-  if not node then return is_full and remember_full(key, slots, now, reply) or reply end
+  if not node then
+    if type(reply) == 'string' then note_refused(keys[1], keys[2], reply) end
+    return is_full and remember_full(key, slots, now, reply) or reply
+  end
   if slots then take_slots(slots, args[1], node, room.taken or NONE, now + ttl) end
   add_entry(load_keys, args[1], node, weight, now + ttl)
   return reply .. ' ' .. string.format('%.0f', now + ttl) .. services
