@@ -16,7 +16,11 @@ def slot_commands(keys: FleetKeys) -> tuple[str, ...]:
 
 def slot_status_commands(keys: FleetKeys) -> tuple[str, ...]:
     """Return the commands of the operator, which purges expired slots and reads those in use."""
-    return (*slot_commands(keys), f"HSCAN {keys.slots[0]} 0")
+    slots, entries, expiries = keys.slots
+    of_hashes = (f"{words} 1" for key in (slots, entries) for words in (f"HGET {key}", f"HDEL {key}"))
+    of_all = (f"HLEN {slots}", f"HLEN {entries}", f"ZCARD {expiries}", *(f"UNLINK {key}" for key in keys.slots))
+    of_expired = (f"HSET {slots} 1 1", f"ZREM {expiries} 1", f"ZRANGEBYSCORE {expiries} 0 1")
+    return (*of_hashes, *of_all, *of_expired, f"HSCAN {slots} 0")
 
 
 def slot_read_commands(keys: FleetKeys) -> tuple[str, ...]:
