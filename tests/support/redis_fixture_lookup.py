@@ -78,9 +78,10 @@ def chi_square(counts: Collection[int]) -> float:
 
 
 async def node_loads(client: Client) -> dict[str, float]:
-    """Return the stored load of each node."""
+    """Return the stored load of each node, without the mark of the ledger (lua/drain.lua)."""
     flat = await client.execute_command("ZRANGE", LOAD, 0, -1, "WITHSCORES")
-    return {node.decode(): float(load) for node, load in zip(flat[::2], flat[1::2], strict=True)}
+    loads = {node.decode(): float(load) for node, load in zip(flat[::2], flat[1::2], strict=True)}
+    return {node: load for node, load in loads.items() if not node.startswith(".")}
 
 
 async def load_key_sizes(client: Client) -> tuple[int, int, int]:

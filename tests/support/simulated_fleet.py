@@ -47,6 +47,7 @@ from hotpool.projection.failures import Ejection
 from hotpool.projection.history import MAX_TRANSITIONS, decode
 from hotpool.projection.keys import index_field
 from hotpool.projection.redis_errors import TermNotClaimedError
+from hotpool.projection.use import Use
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -490,6 +491,9 @@ class FakeRedis:
     """Node → exceptions of its last write."""
     endpoints_denied: tuple[str, ...] = ()
     failures_denied: tuple[str, ...] = ()
+    slots_denied: tuple[str, ...] = ()
+    use: Use = field(default_factory=Use)
+    """Use that the next stamp returns."""
     failing: tuple[Ejection, ...] = ()
     """Ejected services."""
     denied: tuple[str, ...] = ()
@@ -530,8 +534,8 @@ class FakeRedis:
         self.term = max(self.term, term)
         return self.term
 
-    async def check_failure_rights(self) -> None:
-        """Do nothing: `failures_denied` is what a test sets."""
+    async def check_dispatch_rights(self) -> None:
+        """Do nothing: `failures_denied` and `slots_denied` are what a test sets."""
 
     async def missing_rights(self) -> tuple[str, ...]:
         """Return the rights on the keys of endpoints that are missing now."""
@@ -588,10 +592,13 @@ class FakeRedis:
         in_use = {name: self.reservations.get(name, 0) for name in nodes}
         return Ledger(now() - self.begun, 30.0 if held else 0.0, len(held), held, in_use)
 
-    async def stamp(self, *, complete: bool) -> None:
-        """Mark the projection as alive."""
+    async def stamp(self, *, complete: bool) -> Use:
+        """Mark the projection as alive. Refused reservations are returned once."""
         await self._write("stamp", "")
         self.complete = complete
+        use = replace(self.use, slots=None) if self.slots_denied else self.use
+        self.use = replace(self.use, refused={})
+        return use
 
     async def stored_digests(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the digests of pools and nodes."""

@@ -64,6 +64,29 @@ EJECTED_SERVICES: Final = Gauge(
     ["pool"],
     registry=REGISTRY,
 )
+SLOTS_ENABLED: Final = Gauge(
+    "hotpool_redis_slots_enabled",
+    "1 while slots in use are read from Redis, 0 if its ACL denies a right on their keys",
+    registry=REGISTRY,
+)
+POOL_SLOTS_IN_USE: Final = Gauge(
+    "hotpool_pool_slots_in_use",
+    "Slots that reservations hold on Ready and Suspect members, of pools with limits or reservations",
+    ["pool", "type"],
+    registry=REGISTRY,
+)
+POOL_SLOTS: Final = Gauge(
+    "hotpool_pool_slots",
+    "Slots of Ready and Suspect members together, of pools of which each member has a limit",
+    ["pool", "type"],
+    registry=REGISTRY,
+)
+REFUSED_RESERVATIONS: Final = Counter(
+    "hotpool_pool_refused_reservations",
+    "Reservations that found no node: Full, NoEndpoint, AllExcluded, OnlyDraining, Empty, Stale",
+    ["pool", "reason"],
+    registry=REGISTRY,
+)
 DRIFT: Final = Counter(
     "hotpool_redis_drift",
     "Differences that the drift check found in Redis, by object",

@@ -1,6 +1,6 @@
 """Reads of the stored projection. Keys of a wrong type or content read as empty, never as an error."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -42,14 +42,18 @@ def parse_node_stamp(facts: object) -> WriteStamp | None:
 
 async def scan(functions: Functions, kind: str, key: str) -> list[str]:
     """Return the elements of a set or hash. Elements that are written meanwhile may be missing."""
+    return await scan_on(functions, kind, key, await functions.read("part", (key,), (kind, "0")))
+
+
+async def scan_on(functions: Functions, kind: str, key: str, page: Sequence[Any]) -> list[str]:
+    """Return the elements of a page, cursor and elements, and of all that follow."""
     found: list[str] = []
-    cursor = "0"
     while True:
-        next_cursor, items = await functions.read("part", (key,), (kind, cursor))
-        found += map(_decode_name, items)
-        cursor = to_text(next_cursor)
+        cursor = to_text(page[0])
+        found += map(_decode_name, page[1])
         if cursor == "0":
             return found
+        page = await functions.read("part", (key,), (kind, cursor))
 
 
 async def read_digests(functions: Functions, keys: FleetKeys) -> tuple[dict[str, str], dict[str, str]]:

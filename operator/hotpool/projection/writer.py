@@ -37,8 +37,9 @@ from hotpool.projection.redis_errors import (
     failure_reason,
     translate,
 )
-from hotpool.projection.slots import slot_commands
-from hotpool.projection.stored_state import read_digests, read_pool
+from hotpool.projection.slots import slot_status_commands
+from hotpool.projection.stored_state import read_digests, read_pool, scan_on
+from hotpool.projection.use import Use, parse_refused, parse_slots
 
 MEMBERS_PER_CALL = 250
 """Limit per call. Redis inserts so many in half a millisecond, and the call blocks the server."""
@@ -75,8 +76,8 @@ class RedisWriter:
         """Rights that this user lacks on the keys of endpoints, as of the last claim. If any, none is written."""
         self.failures_denied: tuple[str, ...] = ()
         """Rights that this user lacks on the keys of failures, as of the last claim. If any, these are not touched."""
-        self._purges_slots = False
-        """True if this user may purge expired slots. Else those who reserve do, a little later."""
+        self.slots_denied: tuple[str, ...] = ()
+        """Rights that this user lacks on the keys of slots. If any, those who reserve purge expired slots alone."""
         self._documents: dict[str, PoolDocument] = {}
         """Pool → document of the last accepted write, the base of the next change."""
 
@@ -89,7 +90,7 @@ class RedisWriter:
         """
         self._cluster = cluster
         self.endpoints_denied = await self.missing_rights()
-        await self.check_failure_rights()
+        await self.check_dispatch_rights()
         owner: Arguments = [term, self._owner, cluster, STAMP_TTL_MS]
         reply = await self._send("claim", self._with_endpoints(self._keys.meta), owner, claimed=False)
         stored, ours = int(reply[0]), bool(reply[1])
@@ -103,13 +104,14 @@ class RedisWriter:
         keys = self._keys.endpoints, self._keys.services("any")
         return tuple(map(to_text, await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)))
 
-    async def check_failure_rights(self) -> None:
+    async def check_dispatch_rights(self) -> None:
         """Note the rights on the keys of failures, and of slots, that our user lacks. Two dry calls."""
         commands = operator_commands(self._keys)
         denied = await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)
         self.failures_denied = tuple(map(to_text, denied))
-        denied = await self._send("denied_commands", (self._keys.meta,), slot_commands(self._keys), claimed=False)
-        self._purges_slots = not denied
+        commands = slot_status_commands(self._keys)
+        denied = await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)
+        self.slots_denied = tuple(map(to_text, denied))
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Replace a pool atomically for every reader (E2).
@@ -270,10 +272,21 @@ class RedisWriter:
         keys = (self._keys.meta, self._keys.node(name), self._keys.history(name))
         await self._send("append_history", keys, [self._term, *transitions])
 
-    async def stamp(self, *, complete: bool) -> None:
-        """Store the time, by the clock of Redis, and whether the projection is complete (E2). Purge expired loads."""
-        slots = self._keys.slots if self._purges_slots else ()
-        await self._send("stamp", (self._keys.meta, *self._keys.load, *slots), [self._term, int(complete)])
+    async def stamp(self, *, complete: bool) -> Use:
+        """Store the time, by the clock of Redis, and whether the projection is complete (E2).
+
+        Purge expired loads, and return the use of the fleet since the last call.
+        """
+        slots = () if self.slots_denied else self._keys.slots
+        keys = self._keys.meta, *self._keys.load, *slots
+        numbers, cursor, page = await self._send("stamp", keys, [self._term, int(complete)])
+        refused = parse_refused(self._keys.pool("")[0], numbers)
+        if not slots:
+            return Use(None, refused)
+        with self._errors():
+            async with asyncio.timeout(REQUEST_SECONDS):
+                fields = await scan_on(self._functions, "hash", slots[0], (cursor, page))
+        return Use(parse_slots(fields), refused)
 
     async def ejections(self) -> tuple[Ejection, ...]:
         """Return the ejected services, and delete records that have had no report for an hour."""

@@ -58,6 +58,8 @@ async def use_all_methods(writer: RedisWriter) -> None:
     documents = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}
     drift = await writer.check_drift(documents, {"edge-1": node})
     assert drift == NO_DRIFT
+    assert await writer.ejections() == ()
+    assert (await writer.read_ledger(0, ["edge-1"])).in_use == {"edge-1": 0}
     await writer.drop_index(["speech/none"])
     await writer.drop_pool("zh-en")
     await writer.drop_node("edge-1", delete_history=False)
@@ -70,7 +72,9 @@ def operator_client(server: RedisServer) -> Client:
 
 async def test_the_documented_permissions_suffice(client: Client, operator_client: Client) -> None:
     await prepare(client)
-    await use_all_methods(RedisWriter(operator_client, FixedLeadership(), namespace="speech"))
+    writer = RedisWriter(operator_client, FixedLeadership(), namespace="speech")
+    await use_all_methods(writer)
+    assert (writer.endpoints_denied, writer.failures_denied, writer.slots_denied) == ((), (), ())
     await operator_client.aclose()
 
 

@@ -194,30 +194,45 @@ async def test_the_operators_stamp_frees_expired_slots_if_nobody_reserves(client
     assert await slots_in_use(client) == {}
 
 
-@pytest.mark.parametrize("kind", ["expired", "flushed", "released"])
+@pytest.mark.parametrize("kind", ["expired", "flushed"])
 async def test_renewing_a_lost_reservation_reserves_again_on_its_node_if_there_is_room(
     client: Client, lookup: Lookup, kind: str
 ) -> None:
     nodes = {"a": asr(1), "b": asr(1)}
     await write_fleet(client, nodes)
     lost = await reserved(lookup)
-    match kind:
-        case "expired":
-            await expire(client, lost.id)
-        case "flushed":
-            await client.execute_command("FLUSHALL")
-            await write_fleet(client, nodes)
-        case _:
-            await lookup.release(lost)
+    if kind == "expired":
+        await expire(client, lost.id)
+    else:
+        await client.execute_command("FLUSHALL")
+        await write_fleet(client, nodes)
     again = await lookup.renew(lost, 30)
     assert again is not None
     assert (again.id, again.node, again.services) == (lost.id, lost.node, lost.services)
     assert await slots_in_use(client) == {f"{lost.node} fw": 1}
     assert await node_loads(client) == {lost.node: 1}
-    await lookup.release(again)
+    await expire(client, again.id)
     other = await reserved(lookup, exclude=[{"a": "b", "b": "a"}[lost.node]])
     assert await lookup.renew(again, 30) is None
     assert await slots_in_use(client) == {f"{other.node} fw": 1}
+
+
+@pytest.mark.parametrize("limit", [1, None])
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_a_renewal_that_a_release_overtook_reserves_nothing(
+    client: Client, lookup: Lookup, limit: int | None, *, flushed: bool
+) -> None:
+    await write_fleet(client, {"a": asr(limit)})
+    held = await reserved(lookup)
+    if flushed:
+        await client.execute_command("FLUSHALL")
+        await write_fleet(client, {"a": asr(limit)})
+    assert await lookup.release(held) != flushed
+    assert await lookup.renew(held, 60) is None
+    assert await slots_in_use(client) == {}
+    assert await node_loads(client) == {}
+    other = await reserved(lookup)
+    assert await lookup.renew(other, 60)
 
 
 async def test_a_lost_reservation_of_a_service_that_stopped_stays_lost(client: Client, lookup: Lookup) -> None:
@@ -225,7 +240,7 @@ async def test_a_lost_reservation_of_a_service_that_stopped_stays_lost(client: C
     held = await reserved(lookup)
     await writer.replace_node(Limits({("asr", "other"): 1}).document("a"))
     assert await lookup.renew(held, 30), "it is not lost"
-    await lookup.release(held)
+    await expire(client, held.id)
     assert await lookup.renew(held, 30) is None
     assert await slots_in_use(client) == {}
 

@@ -47,9 +47,10 @@ STEPS = st.lists(
 
 @dataclass
 class Model:
-    """Reservations that Redis must hold. `known`: every one that was ever made."""
+    """Reservations that Redis must hold. `known`: every one that was ever made. `released`: ids."""
 
     held: dict[str, Reservation] = field(default_factory=dict)
+    released: set[str] = field(default_factory=set)
     known: list[tuple[Reservation, dict[str, Any]]] = field(default_factory=list)
 
     def slots(self) -> Counter[tuple[str, str]]:
@@ -116,6 +117,7 @@ class Course:
     def _again(self, one: Reservation, how: dict[str, Any]) -> None:
         """Send the same id again, as after an answer that was lost."""
         self.model.held.pop(one.id, None)
+        self.model.released.discard(one.id)
         with self._monkeypatch.context() as patch:
             patch.setattr(secrets, "token_hex", lambda _: one.id)
             self._check_reserved(self.lookup.pick("zh-en", reserve=60, **how), how)
@@ -127,12 +129,13 @@ class Course:
             assert renewed.node == self.model.held[one.id].node or renewed.node == one.node
             return
         has_room = all(self.model.has_room(one.node, *place) for place in one.services.items())
-        assert (renewed is not None) == has_room
+        assert (renewed is not None) == (has_room and one.id not in self.model.released)
         if renewed:
             self.model.held[one.id] = one
 
     def _release(self, one: Reservation, _: dict[str, Any]) -> None:
         assert self.lookup.release(one) == (self.model.held.pop(one.id, None) is not None)
+        self.model.released.add(one.id)
 
     def _expire(self, one: Reservation, _: dict[str, Any]) -> None:
         """Move the end of the reservation into the past. A release then purges it, as the clock alone would do."""

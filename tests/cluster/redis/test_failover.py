@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.dispatch_life import NODES, begin, expect_drain, expect_ejection, expect_life, expect_limits
 from tests.support.leadership import FixedLeadership
 from tests.support.redis_fleet import RedisFleet, holds, leading, pool_of, redis_fleet, running, until
 
 from hotpool.errors import RetryableError
-from hotpool.lookup import Lookup, LookupUnavailableError
+from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import RedisWriter
 from localfleet.redis_groups import SERVICE, ClusterGroup, SentinelGroup
+from localfleet.redis_server import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
-NODES = [f"edge-{number:03}" for number in range(1200)]
+EDGES = [f"edge-{number:03}" for number in range(1200)]
 NUMBERS = range(100)
 
 
@@ -42,7 +44,7 @@ def sentinel_group() -> Iterator[SentinelGroup]:
 
 def members_of(number: int) -> frozenset[str]:
     """Return the members of a document by number: a window of nodes, so a mix of two documents equals none."""
-    return frozenset(NODES[number : number + 600])
+    return frozenset(EDGES[number : number + 600])
 
 
 class Reader:
@@ -105,6 +107,18 @@ async def test_a_cluster_accepts_whole_documents_and_changes(cluster: ClusterGro
     for server in cluster.masters:
         found = server.ask("DBSIZE")
         assert found == b":0\r\n" if server is not holder else found != b":0\r\n"
+
+
+async def test_reservations_reports_and_drains_on_a_cluster(cluster: ClusterGroup) -> None:
+    client, (holder, _) = connect(cluster.url, cluster=True), cluster.shard_of(KEYS.meta)
+    holder.ask("FLUSHALL")
+    async with Lookup.from_url(cluster.url, namespace="speech", cluster=True) as lookup:
+        await expect_life(client, lookup)
+    holder.ask("FLUSHALL")
+    with SyncLookup.from_url(cluster.url, namespace="speech", cluster=True) as blocking:
+        await expect_life(client, blocking)
+    holder.ask("FLUSHALL")
+    await client.aclose()
 
 
 async def test_an_unreachable_other_shard_does_not_affect_the_projection(cluster: ClusterGroup) -> None:
@@ -190,10 +204,47 @@ async def test_the_projection_continues_at_the_new_master_of_a_sentinel(sentinel
         assert all(len(one.seen) > 1 for one in readers)
 
 
+async def test_reservations_and_reports_survive_a_failover(sentinel_group: SentinelGroup) -> None:
+    """What the replica had acknowledged is there; a drain does not trust its ledger."""
+    url, sentinels = f"redis://{SERVICE}/0", [f"127.0.0.1:{sentinel_group.sentinel.port}"]
+    client = connect(url, sentinels=sentinels, timeout=1)
+    async with Lookup.from_url(url, namespace="speech", sentinels=sentinels, timeout=1) as lookup:
+        writer = await begin(client)
+        held = await expect_limits(writer, lookup)
+        await lookup.report_failure(held[0])
+        await until(lambda: acknowledged(sentinel_group.master))
+        await until(lambda: has_age(writer))
+        await asyncio.to_thread(sentinel_group.master.kill)
+        await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
+        await until(lambda: reads(lookup))
+        assert (await writer.read_ledger(0, [])).age == 0
+        assert [item.node for item in await writer.ejections()] == [held[0].node]
+        await lookup.report_success(held[0])
+        first, *others = held
+        assert (await writer.stamp(complete=True)).slots == {name: {"fw": 2} for name in NODES}
+        await expect_ejection(writer, lookup, first)
+        await expect_drain(writer, lookup, others)
+    await client.aclose()
+
+
+async def has_age(writer: RedisWriter) -> bool:
+    return (await writer.read_ledger(0, [])).age > 0
+
+
+async def reads(lookup: Lookup) -> bool:
+    try:
+        await lookup.ejections()
+    except LookupUnavailableError:
+        return False
+    return True
+
+
 async def test_the_operator_leaves_a_demoted_master_for_the_new_one(sentinel_group: SentinelGroup) -> None:
     client = connect(f"redis://{SERVICE}/0", sentinels=[f"127.0.0.1:{sentinel_group.sentinel.port}"], timeout=1)
     async with running(client) as fleet:
         await until(lambda: sentinel_group.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
+        await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
+        sentinel_group.master.ask("REPLICAOF", HOST, str(sentinel_group.replica.port))  # a sentinel does so after 8 s
         await until(lambda: _is_replica(sentinel_group.master))
         fleet.set_pool(pool_of(*members_of(7)))
         await until(lambda: fleet.healthy)

@@ -93,8 +93,8 @@ class Lookup(BaseLookup[Client]):
     async def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
         """Extend a reservation to `seconds` from now. Return None if it is lost.
 
-        One that Redis has lost, or that has expired, is reserved again on its node if its services have room. An id
-        alone does not tell node and services: it is then lost.
+        One that Redis has lost, or that has expired, is reserved again on its node if its services have room, unless it
+        was released. An id alone does not tell node and services: it is then lost.
         """
         return await self._run(self._protocol.renew(reservation, seconds))
 

@@ -29,17 +29,24 @@ local function claim(keys, args)
   return { args[1], 1 }
 end
 
+-- Each call blocks the server, so it returns only so many.
+local SLOTS_PER_PAGE = 250
+
 -- KEYS: meta, load, entries, expiries [, slots, entries and expiries of slots]. What has expired is purged here because
 -- dispatchers may have stopped reserving.
--- ARGV: term, complete ('1' or '0'). Returns the time in ms.
+-- ARGV: term, complete ('1' or '0'). Returns the numbers of refused reservations since the last call (take_refused), and
+-- slots in use, flat, as the first page of the function `part`: cursor, elements.
 local function stamp(keys, args)
   local refused = check_term(keys[1], args[1])
   if refused then return refused end
   local now = now_ms()
   redis.call('HSET', keys[1], 'stampMs', string.format('%.0f', now), 'complete', args[2])
   purge_expired({ keys[2], keys[3], keys[4] }, now)
-  if keys[7] then purge_slots({ keys[5], keys[6], keys[7] }, now) end
-  return now
+  local numbers = take_refused(keys[1])
+  if not keys[7] then return { numbers, '0', {} } end
+  purge_slots({ keys[5], keys[6], keys[7] }, now)
+  local page = redis.call('HSCAN', keys[5], '0', 'COUNT', SLOTS_PER_PAGE)
+  return { numbers, page[1], page[2] }
 end
 
 -- KEYS: meta. ARGV: keys. Returns a line `command key` for each right that a writer of endpoints lacks on these keys.

@@ -6,6 +6,30 @@ local MAX_FULL = 1000
 -- Pool and request to the reply. In memory: it concerns this server alone, and loses nothing if it is forgotten.
 local full_pools, full_pools_size = {}, 0
 
+-- A release may overtake a renewal on another connection. A renewal that comes after it must not reserve again, so ids
+-- are remembered for at least RELEASED_MS, which no client waits for a reply, or for MAX_RELEASED further releases. In
+-- memory: after a failover no connection to the former server delivers a renewal.
+local RELEASED_MS, MAX_RELEASED = 60000, 20000
+local released = { latest = {}, former = {}, size = 0, since = 0 }
+
+local function note_released(load, id, now)
+  if released.size >= MAX_RELEASED or math.abs(now - released.since) >= RELEASED_MS then
+    released = { latest = {}, former = released.latest, size = 0, since = now }
+  end
+  released.latest[load .. ' ' .. id] = true
+  released.size = released.size + 1
+end
+
+local function forget_released(load, id)
+  local key = load .. ' ' .. id
+  released.latest[key], released.former[key] = nil, nil
+end
+
+local function was_released(load, id)
+  local key = load .. ' ' .. id
+  return released.latest[key] or released.former[key]
+end
+
 local function full_key(keys, args)
   return keys[2] .. '\n' .. table.concat(args, '\n', 6)
 end
@@ -45,6 +69,7 @@ local function remove_former(reservation)
     purge_slots(slots, now)
     free_slots(slots, reservation.id)
   end
+  forget_released(reservation.load_keys[1], reservation.id)
   purge_expired(reservation.load_keys, now)
   remove_entry(reservation.load_keys, reservation.id)
   reservation.removed_former = true
@@ -57,12 +82,18 @@ local function reserve_in(reservation, keys, args)
   if slots then
     key = full_key(keys, args)
     local reply = recall_full(key, slots, now)
-    if reply and not read_or_nil('HGET', slots[2], reservation.id) then return reply end
+    if reply and not read_or_nil('HGET', slots[2], reservation.id) then
+      note_refused(keys[1], keys[2], reply)
+      return reply
+    end
     room = { slots = slots[1], must = true, counts = true, full = {} }
   end
   if not reservation.removed_former then remove_former(reservation) end
   local reply, node, services, is_full = decide(keys, args, 4, reservation.failures, true, room)
-  if not node then return is_full and remember_full(key, slots, now, reply) or reply end
+  if not node then
+    if type(reply) == 'string' then note_refused(keys[1], keys[2], reply) end
+    return is_full and remember_full(key, slots, now, reply) or reply
+  end
   if slots then take_slots(slots, reservation.id, node, room.taken or NONE, expiry) end
   add_entry(reservation.load_keys, reservation.id, node, reservation.weight, expiry)
   return reply .. ' ' .. string.format('%.0f', expiry) .. services, node
@@ -119,7 +150,7 @@ end
 
 -- KEYS: load, entries, expiries [, slots, entries and expiries of slots, endpoints]. ARGV: id, ms from now [, weight, node,
 -- services]. Returns node and expiry, or '' and 0 for an id that is unknown or expired. With a node, such a reservation
--- is made again if its services are there and have room.
+-- is made again if its services are there and have room, unless it was released.
 local function renew(keys, args)
   local ttl, weight = parse_ttl(args[2]), parse_weight(args[3] or '1')
   if not ttl or not weight then return redis.error_reply('BADARGUMENT ms: 1 to 86400000, weight: 0.001 to 1e9') end
@@ -141,7 +172,8 @@ local function renew(keys, args)
     add_entry(load_keys, args[1], holder, weight, now + ttl)
     return { holder, now + ttl }
   end
-  if args[4] and restore(load_keys, slots, keys[7], args[1], args[4], weight, services, now + ttl) then
+  local lost = args[4] and not was_released(keys[1], args[1])
+  if lost and restore(load_keys, slots, keys[7], args[1], args[4], weight, services, now + ttl) then
     return { args[4], now + ttl }
   end
   remove_entry(load_keys, args[1])
@@ -159,6 +191,7 @@ local function release(keys, args)
     free_slots(slots, args[1])
   end
   if active then remove_entry({ keys[1], keys[2], keys[3] }, args[1]) end
+  note_released(keys[1], args[1], now)
   return active and 1 or 0
 end
 

@@ -6,6 +6,38 @@
 -- Key of slots to the number of slots that became free. In memory, because it only ends what is remembered for 100 ms.
 local freed = {}
 
+-- Key of a fleet's meta to `<reason> <key of facts>` to the number of reservations that were refused since the leader
+-- last read it. In memory, so that a refusal writes nothing: what a failover loses is missing in a metric alone.
+local MAX_REFUSED = 10000
+local refused, refused_size = {}, 0
+
+-- `reply`: of a reservation that found no node. One of a pool that does not exist is not counted.
+local function note_refused(meta, facts, reply)
+  local reason, version = string.match(reply, '^%- (%S+) (%S+)')
+  if version == '-' then return end
+  if refused_size >= MAX_REFUSED then refused, refused_size = {}, 0 end
+  local of_fleet = refused[meta]
+  if not of_fleet then
+    of_fleet = {}
+    refused[meta] = of_fleet
+  end
+  local field = reason .. ' ' .. facts
+  if not of_fleet[field] then refused_size = refused_size + 1 end
+  of_fleet[field] = (of_fleet[field] or 0) + 1
+end
+
+-- Returns what note_refused counted in a fleet, flat, and forgets it.
+local function take_refused(meta)
+  local flat = {}
+  for field, number in pairs(refused[meta] or NONE) do
+    table.insert(flat, field)
+    table.insert(flat, number)
+    refused_size = refused_size - 1
+  end
+  refused[meta] = nil
+  return flat
+end
+
 local function note_freed(keys)
   freed[keys[1]] = (freed[keys[1]] or 0) + 1
 end
