@@ -490,7 +490,9 @@ class FakeRedis:
     """Node → exceptions of its last write."""
     endpoints_denied: tuple[str, ...] = ()
     failures_denied: tuple[str, ...] = ()
+    waiting_denied: tuple[str, ...] = ()
     failing: tuple[Ejection, ...] = ()
+    waiting: dict[str, int] = field(default_factory=dict)
     """Ejected services."""
     denied: tuple[str, ...] = ()
     """Rights on the keys of endpoints that the next claim finds missing."""
@@ -530,8 +532,12 @@ class FakeRedis:
         self.term = max(self.term, term)
         return self.term
 
-    async def check_failure_rights(self) -> None:
-        """Do nothing: `failures_denied` is what a test sets."""
+    async def check_dispatch_rights(self) -> None:
+        """Do nothing: `failures_denied` and `waiting_denied` are what a test sets."""
+
+    async def waiters(self) -> dict[str, int]:
+        """Return the number of waiting picks by pool."""
+        return self.waiting
 
     async def missing_rights(self) -> tuple[str, ...]:
         """Return the rights on the keys of endpoints that are missing now."""

@@ -11,10 +11,12 @@ from typing import Final
 import structlog
 
 from hotpool.clock import Clock
+from hotpool.controllers.dispatch_rights import DispatchRights
 from hotpool.controllers.ejection_status import EjectionStatus
 from hotpool.controllers.redis_documents import node_document, pool_document, pool_services, service_exceptions
 from hotpool.controllers.result import Direction, Result
 from hotpool.controllers.service_write_order import ServiceWriteOrder
+from hotpool.controllers.waiter_status import WaiterStatus
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.drain import Acceptance, Ledger
 from hotpool.core.model import Key, Kind, Node, NodeView
@@ -23,7 +25,7 @@ from hotpool.core.planning.pool_plan import plan_members, plan_node
 from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
 from hotpool.events.recorder import EventRecorder
 from hotpool.leadership import Leadership
-from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, FAILURES_ENABLED, WRITES
+from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WRITES
 from hotpool.projection.documents import ANY_SERVICES, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, encode
@@ -66,7 +68,8 @@ class RedisTarget:
         self._accepted: dict[str, tuple[int, PoolDocument]] = {}
         """Pool → version of its membership that Redis holds, and its document."""
         self._ejections = EjectionStatus(cache, recorder)
-        self._failures_denied: tuple[str, ...] | None = None
+        self._rights = DispatchRights()
+        self._waiters = WaiterStatus()
         self._order = ServiceWriteOrder()
         self.acceptance = Acceptance()
         """Since when Redis offers none of the draining nodes."""
@@ -86,7 +89,7 @@ class RedisTarget:
                 await self._leadership.raise_term(stored + 1)
             changed = endpoints == bool(self._writer.endpoints_denied)
             self._note_rights(self._writer.endpoints_denied, changed=changed)
-            self._note_failure_rights()
+            self._rights.update(self._writer.failures_denied, self._writer.waiting_denied)
             if self._connected_before:
                 return [*self._held] if changed else ()
             pools, nodes = await self._writer.stored_digests()
@@ -108,17 +111,6 @@ class RedisTarget:
             )
         else:
             log.info("the ACL of Redis grants the rights on endpoints: writing them")
-
-    def _note_failure_rights(self) -> None:
-        denied, before = self._writer.failures_denied, self._failures_denied
-        FAILURES_ENABLED.set(not denied)
-        self._failures_denied = denied
-        if denied and not before:
-            log.warning(
-                "failure reports in Redis are not read until the ACL grants these rights", missing=", ".join(denied)
-            )
-        elif before and not denied:
-            log.info("the ACL of Redis grants the rights on failure reports: reading them")
 
     async def reconcile(self, key: Key) -> Result:
         """Write the document of a pool or node if Redis does not hold it."""
@@ -258,9 +250,10 @@ class RedisTarget:
             found = [Key(Kind.POOL, name) for name in (*drift.stray_pools, *drift.pools)]
             found += [Key(Kind.NODE, name) for name in (*drift.stray_nodes, *drift.nodes)]
             await self._writer.stamp(complete=not found and not drift.undecided and settled())
-            if self._writer.failures_denied:
-                await self._writer.check_failure_rights()
-            self._note_failure_rights()
+            if self._writer.failures_denied or self._writer.waiting_denied:
+                await self._writer.check_dispatch_rights()
+            self._rights.update(self._writer.failures_denied, self._writer.waiting_denied)
+            self._waiters.update(await self._writer.waiters(), self._pools)
             self._ejections.update(await self._writer.ejections(), self._pools)
         self._held |= dict.fromkeys(found)
         return found

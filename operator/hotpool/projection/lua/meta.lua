@@ -29,8 +29,8 @@ local function claim(keys, args)
   return { args[1], 1 }
 end
 
--- KEYS: meta, load, entries, expiries [, slots, entries and expiries of slots]. What has expired is purged here because
--- dispatchers may have stopped reserving.
+-- KEYS: meta, load, entries, expiries [, slots, entries and expiries of slots [, wakeups]]. What has expired is purged
+-- here because dispatchers may have stopped reserving.
 -- ARGV: term, complete ('1' or '0'). Returns the time in ms.
 local function stamp(keys, args)
   local refused = check_term(keys[1], args[1])
@@ -39,6 +39,7 @@ local function stamp(keys, args)
   redis.call('HSET', keys[1], 'stampMs', string.format('%.0f', now), 'complete', args[2])
   purge_expired({ keys[2], keys[3], keys[4] }, now)
   if keys[7] then purge_slots({ keys[5], keys[6], keys[7] }, now) end
+  note_room(keys[8], 'stamp', '-')
   return now
 end
 
@@ -67,7 +68,8 @@ local function denied_commands(_, args)
   for _, command in ipairs(args) do
     local words = {}
     for word in string.gmatch(command, '[^ ]+') do table.insert(words, word) end
-    if not redis.acl_check_cmd(unpack(words)) then table.insert(denied, words[1] .. ' ' .. words[2]) end
+    local key = string.match(command, '[^ ]*{[^ ]*') or words[2]
+    if not redis.acl_check_cmd(unpack(words)) then table.insert(denied, words[1] .. ' ' .. key) end
   end
   return denied
 end
