@@ -16,6 +16,7 @@ PARTS: Final = (
     "lookup",
     "pick_endpoints",
     "capacity",
+    "waiting",
     "blackhole",
     "rebuild",
     "startup",

@@ -20,7 +20,7 @@ from hotpool.lookup import Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.documents import NodeDocument, PoolDocument, PoolServices, encode_endpoints
 from hotpool.projection.functions import FORMER_LIBRARY, CommandArgs
-from hotpool.projection.lookup.fallback_protocol import FallbackProtocol
+from hotpool.projection.lookup.wait_protocol import WaitProtocol
 from hotpool.projection.writer import RedisWriter
 from localfleet.metrics_reader import spread
 from localfleet.redis_server import RedisServer
@@ -33,7 +33,7 @@ TYPES: Final = ("asr", "nmt", "tts")
 POOL: Final = "zh-en"
 
 
-class _FormerProtocol(FallbackProtocol):
+class _FormerProtocol(WaitProtocol):
     """Picks of the former library."""
 
     def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str], limited: bool) -> CommandArgs:  # noqa: ARG002, FBT001

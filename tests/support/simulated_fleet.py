@@ -492,10 +492,13 @@ class FakeRedis:
     endpoints_denied: tuple[str, ...] = ()
     failures_denied: tuple[str, ...] = ()
     slots_denied: tuple[str, ...] = ()
+    waiting_denied: tuple[str, ...] = ()
     use: Use = field(default_factory=Use)
     """Use that the next stamp returns."""
     failing: tuple[Ejection, ...] = ()
     """Ejected services."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Pool → waiting picks."""
     denied: tuple[str, ...] = ()
     """Rights on the keys of endpoints that the next claim finds missing."""
     term: int = 0
@@ -535,7 +538,11 @@ class FakeRedis:
         return self.term
 
     async def check_dispatch_rights(self) -> None:
-        """Do nothing: `failures_denied` and `slots_denied` are what a test sets."""
+        """Do nothing: `failures_denied`, `slots_denied` and `waiting_denied` are what a test sets."""
+
+    async def waiters(self) -> dict[str, int]:
+        """Return the number of waiting picks by pool."""
+        return self.waiting
 
     async def missing_rights(self) -> tuple[str, ...]:
         """Return the rights on the keys of endpoints that are missing now."""

@@ -26,6 +26,7 @@ _HELP: Final = HelpSections(
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Any node but edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
         "A node of the first pool that has one": "hotpool pick zh-en any-en -o json | jq -r .pool,.node",
+        "A node, as soon as there is one within a minute": "hotpool pick zh-en --wait 60",
         "The node of a session": "hotpool pick zh-en --key session-42",
         "The address of a service, for a script": "curl http://$(hotpool pick zh-en --endpoint asr)/health",
         "An IPv6 address of it": "hotpool pick zh-en --endpoint asr --family 6",
@@ -49,6 +50,7 @@ _HELP: Final = HelpSections(
 @click.option("--family", type=click.Choice(["4", "6"]), help="IP version of the address. Needs --endpoint.")
 @click.option("--exclude", multiple=True, help="Node to exclude; may be repeated.")
 @click.option("--max-age", type=float, help="Pick no node if Redis is older than these seconds, or incomplete.")
+@click.option("--wait", type=float, help="Seconds to wait for a node.")
 @fleet_options
 @output_option(OutputFormat)
 def pick(
@@ -61,6 +63,7 @@ def pick(
     family: str | None,
     exclude: tuple[str, ...],
     max_age: float | None,
+    wait: float | None,
     fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
@@ -77,7 +80,7 @@ def pick(
     except ValueError as error:
         fail("pick", str(error), exit_codes.USAGE)
     try:
-        options = _options(strategy, key, exclude, max_age) | _endpoint_options(type_, family)
+        options = _options(strategy, key, exclude, max_age, wait) | _endpoint_options(type_, family)
         result = asyncio.run(_pick(lookup, pools, options))
     except LookupUnavailableError as error:
         fail("pick", str(error), exit_codes.UNAVAILABLE)
@@ -92,12 +95,18 @@ def pick(
             where = f"; see -n (namespace {fleet.namespace}) and --prefix" if one.reason is Reason.POOL_UNKNOWN else ""
             reason = _no_endpoint_reason(one, type_, family) or _no_member_reason(one)
             click.echo(f"no member of pool {one.pool}: {reason}{where}", err=True)
+        if result.wait_denied:
+            click.echo(
+                "did not wait: the ACL of Redis denies this user a right (see docs/reference/redis.md)", err=True
+            )
     if isinstance(result, NoMember):
         sys.exit(exit_codes.NO_MEMBER)
 
 
-def _options(strategy: Strategy | None, key: str | None, exclude: Sequence[str], max_age: float | None) -> PickOptions:
-    given = {"exclude": exclude, "strategy": strategy, "key": key, "max_age": max_age}
+def _options(
+    strategy: Strategy | None, key: str | None, exclude: Sequence[str], max_age: float | None, wait: float | None
+) -> PickOptions:
+    given = {"exclude": exclude, "strategy": strategy, "key": key, "max_age": max_age, "wait": wait}
     return cast("PickOptions", {name: value for name, value in given.items() if value is not None})
 
 

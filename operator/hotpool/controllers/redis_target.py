@@ -11,11 +11,13 @@ from typing import Final
 import structlog
 
 from hotpool.clock import Clock
+from hotpool.controllers.dispatch_rights import DispatchRights
 from hotpool.controllers.ejection_status import EjectionStatus
 from hotpool.controllers.redis_documents import node_document, pool_document, pool_services, service_exceptions
 from hotpool.controllers.result import Direction, Result
 from hotpool.controllers.service_write_order import ServiceWriteOrder
 from hotpool.controllers.use_status import UseStatus
+from hotpool.controllers.waiter_status import WaiterStatus
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.drain import Acceptance, Ledger
 from hotpool.core.model import Key, Kind, Node, NodeView
@@ -24,7 +26,7 @@ from hotpool.core.planning.pool_plan import plan_members, plan_node
 from hotpool.errors import FencedError, NotLeaderError, RetryableError, UnavailableError, WriteError
 from hotpool.events.recorder import EventRecorder
 from hotpool.leadership import Leadership
-from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, FAILURES_ENABLED, SLOTS_ENABLED, WRITES
+from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WRITES
 from hotpool.projection.documents import ANY_SERVICES, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, encode
@@ -68,8 +70,8 @@ class RedisTarget:
         """Pool → version of its membership that Redis holds, and its document."""
         self._ejections = EjectionStatus(cache, recorder)
         self._use = UseStatus(clock)
-        self._failures_denied: tuple[str, ...] | None = None
-        self._slots_denied: tuple[str, ...] | None = None
+        self._rights = DispatchRights()
+        self._waiters = WaiterStatus()
         self._order = ServiceWriteOrder()
         self.acceptance = Acceptance()
         """Since when Redis offers none of the draining nodes."""
@@ -123,13 +125,8 @@ class RedisTarget:
             log.info("the ACL of Redis grants the rights on endpoints: writing them")
 
     def _note_dispatch_rights(self) -> None:
-        """Show which of the keys that dispatchers write can be read, and log a change."""
-        failures, slots = self._writer.failures_denied, self._writer.slots_denied
-        FAILURES_ENABLED.set(not failures)
-        SLOTS_ENABLED.set(not slots)
-        _log_rights("failure reports", failures, self._failures_denied)
-        _log_rights("slots in use", slots, self._slots_denied)
-        self._failures_denied, self._slots_denied = failures, slots
+        writer = self._writer
+        self._rights.update(writer.failures_denied, writer.slots_denied, writer.waiting_denied)
 
     async def reconcile(self, key: Key) -> Result:
         """Write the document of a pool or node if Redis does not hold it."""
@@ -269,10 +266,11 @@ class RedisTarget:
             found = [Key(Kind.POOL, name) for name in (*drift.stray_pools, *drift.pools)]
             found += [Key(Kind.NODE, name) for name in (*drift.stray_nodes, *drift.nodes)]
             use = await self._writer.stamp(complete=not found and not drift.undecided and settled())
-            if self._writer.failures_denied or self._writer.slots_denied:
+            if self._writer.failures_denied or self._writer.slots_denied or self._writer.waiting_denied:
                 await self._writer.check_dispatch_rights()
             self._note_dispatch_rights()
             await self._use.update(use, self._pools, self._nodes)
+            self._waiters.update(await self._writer.waiters(), self._pools)
             self._ejections.update(await self._writer.ejections(), self._pools)
         self._held |= dict.fromkeys(found)
         return found
@@ -287,14 +285,6 @@ def _unavailable_unless_of_one_name() -> Iterator[None]:
         raise
     except WriteError as error:
         raise UnavailableError(str(error)) from error
-
-
-def _log_rights(what: str, denied: Collection[str], before: Collection[str] | None) -> None:
-    """Log that rights on keys are missing, and that they are granted. `before`: the missing ones until now."""
-    if denied and not before:
-        log.warning("not read from Redis until its ACL grants these rights", what=what, missing=", ".join(denied))
-    elif before and not denied:
-        log.info("read from Redis again: its ACL grants the rights", what=what)
 
 
 def _direction(former: PoolDocument | None, document: PoolDocument) -> Direction | None:

@@ -58,6 +58,17 @@ FAILURES_ENABLED: Final = Gauge(
     "1 while failure reports of dispatchers are read from Redis, 0 if its ACL denies a right on their keys",
     registry=REGISTRY,
 )
+WAITING_ENABLED: Final = Gauge(
+    "hotpool_redis_waiting_enabled",
+    "1 while changes of pools and nodes wake waiting picks, 0 if the ACL of Redis denies a right on their keys",
+    registry=REGISTRY,
+)
+WAITERS: Final = Gauge(
+    "hotpool_pool_waiters",
+    "Picks that wait for a node of the pool, as of the last 15 s, of pools that had any",
+    ["pool"],
+    registry=REGISTRY,
+)
 EJECTED_SERVICES: Final = Gauge(
     "hotpool_pool_ejected_services",
     "Services of Ready members that dispatchers reported as failing and pick last, of pools that had any",

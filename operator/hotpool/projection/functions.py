@@ -25,6 +25,7 @@ FORMER_LIBRARY = "hotpool_3"
 _FORMER_FILES = ("common", "load", "meta", "pools", "nodes", "drift_check", "pick", "read")
 _LUA_FILES = (
     "common",
+    "wakeups",
     "load",
     "slots",
     "failures",

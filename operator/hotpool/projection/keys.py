@@ -113,6 +113,16 @@ class FleetKeys:
         return f"{base}:failures", f"{base}:sources"
 
     @property
+    def waiting(self) -> tuple[str, str]:
+        """Return the keys of waiting picks, which dispatchers write.
+
+        Stream of what may have made room, which exists while a pick waits. Hash: client to its expiry, ms, and the
+        numbers of its waiters by pool.
+        """
+        base = self._key("load")
+        return f"{base}:wakeups", f"{base}:waiters"
+
+    @property
     def endpoints(self) -> str:
         """Hash: node to its endpoints (documents.endpoint_words)."""
         return self._key("endpoints")

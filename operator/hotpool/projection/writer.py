@@ -40,6 +40,7 @@ from hotpool.projection.redis_errors import (
 from hotpool.projection.slots import slot_status_commands
 from hotpool.projection.stored_state import read_digests, read_pool, scan_on
 from hotpool.projection.use import Use, parse_refused, parse_slots
+from hotpool.projection.waiting import operator_wait_commands, parse_waiters
 
 MEMBERS_PER_CALL = 250
 """Limit per call. Redis inserts so many in half a millisecond, and the call blocks the server."""
@@ -78,6 +79,8 @@ class RedisWriter:
         """Rights that this user lacks on the keys of failures, as of the last claim. If any, these are not touched."""
         self.slots_denied: tuple[str, ...] = ()
         """Rights that this user lacks on the keys of slots. If any, those who reserve purge expired slots alone."""
+        self.waiting_denied: tuple[str, ...] = ()
+        """Rights that this user lacks on the keys of waiting picks. If any, these are not woken by writes."""
         self._documents: dict[str, PoolDocument] = {}
         """Pool → document of the last accepted write, the base of the next change."""
 
@@ -105,13 +108,13 @@ class RedisWriter:
         return tuple(map(to_text, await self._send("missing_rights", (self._keys.meta,), keys, claimed=False)))
 
     async def check_dispatch_rights(self) -> None:
-        """Note the rights on the keys of failures, and of slots, that our user lacks. Two dry calls."""
-        commands = operator_commands(self._keys)
-        denied = await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)
-        self.failures_denied = tuple(map(to_text, denied))
-        commands = slot_status_commands(self._keys)
-        denied = await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)
-        self.slots_denied = tuple(map(to_text, denied))
+        """Note the rights on the keys of failures, slots and waiting picks that our user lacks. Three dry calls."""
+        self.failures_denied = await self._denied(operator_commands(self._keys))
+        self.slots_denied = await self._denied(slot_status_commands(self._keys))
+        self.waiting_denied = await self._denied(operator_wait_commands(self._keys))
+
+    async def _denied(self, commands: Sequence[str]) -> tuple[str, ...]:
+        return tuple(map(to_text, await self._send("denied_commands", (self._keys.meta,), commands, claimed=False)))
 
     async def replace_pool(self, document: PoolDocument) -> None:
         """Replace a pool atomically for every reader (E2).
@@ -179,7 +182,8 @@ class RedisWriter:
             services = [_pairs(change.exceptions.items()), " ".join(change.dropped)]
             arguments = [*_pool_arguments(document, stamp), base.term, base.version, base.digest, *members, *services]
             try:
-                await self._send("change" if change.grows else "exchange", self._pool_keys(document.name), arguments)
+                keys = (*self._pool_keys(document.name), *self._wakeup_keys())
+                await self._send("change" if change.grows else "exchange", keys, arguments)
             except BaseMismatchError:
                 if self._pool_writes.is_latest(document.name, version):
                     raise
@@ -193,7 +197,8 @@ class RedisWriter:
                 members = map(scored_members, document.members)
                 services = _pairs(document.services.exceptions.items())
                 arguments = [*_pool_arguments(document, stamp), *members, services]
-                await self._send("replace", self._pool_keys(document.name), arguments)
+                keys = (*self._pool_keys(document.name), *self._wakeup_keys())
+                await self._send("replace", keys, arguments)
             else:
                 await self._replace_large(document, stamp)
             self._record_accepted(document, stamp, "whole")
@@ -217,6 +222,7 @@ class RedisWriter:
             await self._send("stage_services", (self._keys.meta, staged_services), arguments)
         meta, pools, index, *names = self._pool_keys(document.name)
         keys = [meta, pools, index, *names[:4], *staged, *names[4:], *([staged_services] if names[4:] else [])]
+        keys += self._wakeup_keys()
         await self._send("swap", keys, [*_pool_arguments(document, stamp), len(exceptions)])
 
     async def drop_pool(self, name: str) -> None:
@@ -249,7 +255,7 @@ class RedisWriter:
             arguments += [len(pools), *pools.values(), *fields]
             keys = [*self._node_keys(document.name)]
             keys += [key for pool in pools for key in (self._keys.pool(pool)[0], self._keys.services(pool))]
-            keys += self._failure_keys()
+            keys += (*self._failure_keys(), *(self._wakeup_keys() if self._failure_keys() else ()))
             try:
                 await self._send("replace_node", keys, arguments)
             except RedisFullError:
@@ -278,7 +284,7 @@ class RedisWriter:
         Purge expired loads, and return the use of the fleet since the last call.
         """
         slots = () if self.slots_denied else self._keys.slots
-        keys = self._keys.meta, *self._keys.load, *slots
+        keys = (self._keys.meta, *self._keys.load, *slots, *(self._wakeup_keys() if slots else ()))
         numbers, cursor, page = await self._send("stamp", keys, [self._term, int(complete)])
         refused = parse_refused(self._keys.pool("")[0], numbers)
         if not slots:
@@ -295,6 +301,12 @@ class RedisWriter:
         return parse_ejections(
             to_text(await self._send("ejections", (self._keys.meta, *self._keys.failures), [self._term]))
         )
+
+    async def waiters(self) -> dict[str, int]:
+        """Return the number of waiting picks by pool, as of the last 15 s."""
+        if self.waiting_denied:
+            return {}
+        return parse_waiters(await self._send("waiters", (self._keys.meta, self._keys.waiting[1]), [self._term]))
 
     async def read_ledger(self, rank: int, nodes: Sequence[str]) -> Ledger:
         """Return the reservations and the use of these nodes (C5). `rank`: of further entries that are looked at."""
@@ -342,6 +354,10 @@ class RedisWriter:
     def _failure_keys(self) -> Sequence[str]:
         """Return the key whose ejections end with a change of a node. Without endpoints it has no place in the call."""
         return () if self.endpoints_denied or self.failures_denied else self._keys.failures[:1]
+
+    def _wakeup_keys(self) -> Sequence[str]:
+        """Return the key of the stream that wakes waiting picks. Without endpoints it has no place in the calls."""
+        return () if self.endpoints_denied or self.waiting_denied else self._keys.waiting[:1]
 
     def _with_endpoints(self, *keys: str) -> Sequence[str]:
         return keys if self.endpoints_denied else (*keys, self._keys.endpoints)

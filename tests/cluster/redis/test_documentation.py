@@ -22,7 +22,7 @@ from tests.support.redis_fixture_lookup import (
 )
 from tests.support.redis_page import DOCS, OPERATOR, PAGE, acl_rules, format_reply, sessions, without_times
 
-from hotpool.lookup import Lookup, LookupUnavailableError, ReportEffect, SyncLookup
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, ReportEffect, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.documents import PoolServices
 from hotpool.projection.functions import LIBRARY, library_source
@@ -55,9 +55,15 @@ WRITING: dict[str, Callable[[SyncLookup], Any]] = {
     "release": lambda lookup: lookup.release("id"),
     "report": lambda lookup: lookup.report_load({"edge-017": 1}, source="a", seconds=60),
     "failure": lambda lookup: lookup.report_failure(expect_picked(lookup.pick("zh-en"))) is ReportEffect.EJECTED,
+    "wait": lambda lookup: not expect_none(lookup.pick("missing", wait=0.05)).wait_denied,
     "success": lambda lookup: lookup.report_success(expect_picked(lookup.pick("zh-en"))) is ReportEffect.COUNTED,
 }
 METHODS = {"hotpool-reader": READING, "hotpool-dispatcher": READING | WRITING}
+
+
+def expect_none(answer: Picked | NoMember) -> NoMember:
+    assert isinstance(answer, NoMember), answer
+    return answer
 
 
 async def project(client: Client) -> None:
@@ -106,7 +112,7 @@ async def test_the_documented_python_example_runs(
 def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> None:
     registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", library_source()[0])
     writers = {"claim", "stamp", "stage", "stage_services", "swap", "replace", "drop_pool", "drop_index"}
-    writers |= {"replace_node", "drop_node", "append_history"}
+    writers |= {"replace_node", "drop_node", "append_history", "waiters"}
     documented = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
     calls = {(name, "FCALL_RO" if "no-writes" in flags else "FCALL") for name, flags in registered}
     assert {name for name, _ in documented} == {
@@ -115,6 +121,7 @@ def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> 
         "pick_first",
         "pick_first_trial",
         "reserve_first",
+        "wait",
         "report_outcome",
         "denied_commands",
         "find",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support.leadership import FixedLeadership
 from tests.support.redis_fleet import RedisFleet, holds, leading, pool_of, redis_fleet, running, until
 
 from hotpool.errors import RetryableError
-from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import RedisWriter
@@ -80,6 +81,28 @@ async def reading(*lookups: Lookup) -> AsyncIterator[list[Reader]]:
         await asyncio.gather(*tasks)
     whole = {members_of(number) for number in NUMBERS} | {frozenset({"edge-1", "edge-2"}), frozenset({"edge-3"})}
     assert all(reader.seen <= whole for reader in readers)
+
+
+@asynccontextmanager
+async def waiting(fleet: RedisFleet, *lookups: Lookup | SyncLookup) -> AsyncIterator[None]:
+    """Let each client wait for a pool that is made at the end of the block, after a failover (E10)."""
+
+    def wait(lookup: Lookup | SyncLookup) -> asyncio.Future[Picked | NoMember]:
+        if isinstance(lookup, Lookup):
+            return asyncio.ensure_future(lookup.pick("late", wait=60))
+        return asyncio.ensure_future(asyncio.to_thread(lookup.pick, "late", wait=60))
+
+    picks = [wait(lookup) for lookup in lookups]
+    await asyncio.gather(*(until(lambda lookup=lookup: waits(lookup)) for lookup in lookups))  # type: ignore[misc]
+    yield
+    assert not any(pick.done() for pick in picks)
+    fleet.set_pool(replace(pool_of("edge-1"), name="late", uid="u2", key="late"))
+    assert [getattr(found, "node", found) for found in await asyncio.gather(*picks)] == ["edge-1"] * len(picks)
+
+
+def waits(lookup: Lookup | SyncLookup) -> bool:
+    """Return True if the client has registered its waiting pick."""
+    return bool(lookup._room._position)  # noqa: SLF001 - nothing outside shows it.
 
 
 async def change(fleet: RedisFleet, numbers: range) -> None:
@@ -165,13 +188,16 @@ async def recovers(fleet: RedisFleet, lookup: Lookup, master: RedisServer, repli
     async with leading(fleet):
         assert b"\r\n9\r\n" in master.ask("HGET", KEYS.meta, "term")
         await change(fleet, range(5, 20))
-        await asyncio.to_thread(master.kill)
-        replica.resume()
-        writing = asyncio.create_task(change(fleet, range(20, 40)))
-        await until(lambda: b"role:master" in replica.ask("INFO", "replication"))
-        await writing
-        await until(lambda: fleet.healthy)
-        await until(lambda: returns_document(lookup, 39))
+        blocking = SyncLookup.from_url(master.url, namespace="speech", cluster=True, timeout=1)
+        async with waiting(fleet, lookup, blocking):
+            await asyncio.to_thread(master.kill)
+            replica.resume()
+            writing = asyncio.create_task(change(fleet, range(20, 40)))
+            await until(lambda: b"role:master" in replica.ask("INFO", "replication"))
+            await writing
+            await until(lambda: fleet.healthy)
+            await until(lambda: returns_document(lookup, 39))
+        await asyncio.to_thread(blocking.close)
         assert b"\r\n9\r\n" in replica.ask("HGET", KEYS.meta, "term")
         await asyncio.to_thread(master.start)
         await until(lambda: b"role:slave" in master.ask("INFO", "replication"))
@@ -191,16 +217,19 @@ async def test_the_projection_continues_at_the_new_master_of_a_sentinel(sentinel
     client = connect(url, sentinels=sentinels, timeout=1)
     replica = Lookup.from_url(sentinel_group.replica.url, namespace="speech")
     reader = Lookup(connect(url, sentinels=sentinels, timeout=1, read_retries=1), namespace="speech")
+    blocking = SyncLookup.from_url(url, namespace="speech", sentinels=sentinels, timeout=1)
     async with replica, reader, reading(reader, replica) as readers, running(client) as fleet:
         await change(fleet, range(20))
         assert fleet.healthy
-        await asyncio.to_thread(sentinel_group.master.kill)
-        writing = asyncio.create_task(change(fleet, range(20, 40)))
-        await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
-        await writing
-        await until(lambda: fleet.healthy)
-        await until(lambda: returns_document(reader, 39))
-        await until(lambda: returns_document(replica, 39))
+        async with waiting(fleet, reader, blocking):
+            await asyncio.to_thread(sentinel_group.master.kill)
+            writing = asyncio.create_task(change(fleet, range(20, 40)))
+            await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
+            await writing
+            await until(lambda: fleet.healthy)
+            await until(lambda: returns_document(reader, 39))
+            await until(lambda: returns_document(replica, 39))
+        await asyncio.to_thread(blocking.close)
         assert all(len(one.seen) > 1 for one in readers)
 
 

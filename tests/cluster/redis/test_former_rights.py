@@ -1,6 +1,6 @@
-"""A fleet with ACL users that were made for the former version: it keeps everything it had (E8, E9, C5).
+"""A fleet with ACL users that were made for the former version: it keeps everything it had (E8, E9, E10, C5).
 
-The former version knew no reports, limits and drains. What its users may not do is off, and named.
+The former version knew no reports, limits, drains and waiting picks. What its users may not do is off, and named.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BY_KEY = {
     "operator": [*_BEGIN, *_OPERATOR, *(f"~{{hotpool:speech}}:{name}" for name in _OWN), *_LOAD],
 }
 """The same rights, for the keys of the former version alone."""
-FEATURES = ("endpoints", "failures", "slots")
+FEATURES = ("endpoints", "failures", "slots", "waiting")
 
 
 def set_users(server: RedisServer, rules: dict[str, list[str]]) -> None:
@@ -85,7 +85,7 @@ def new_fleet(client: Client) -> RedisFleet:
     return fleet
 
 
-async def test_users_with_the_documented_rules_have_every_new_feature(
+async def test_users_with_the_documented_rules_have_every_new_feature_but_waking_and_that_is_named(
     server: RedisServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_users(server, DOCUMENTED)
@@ -96,10 +96,11 @@ async def test_users_with_the_documented_rules_have_every_new_feature(
         with SyncLookup.from_url(url_of(server, "reader"), namespace="speech") as reader:
             assert expect_picked(reader.pick("zh-en")).endpoints
             assert reader.ejections() == ()
-    assert not caplog.records
+    [record] = caplog.records
+    assert f"XADD {KEYS.waiting[0]}" in str(record.args)
     await client.execute_command("FLUSHALL")
     async with leading(new_fleet(operator)):
-        assert enabled() == dict.fromkeys(FEATURES, 1)
+        assert enabled() == dict.fromkeys(FEATURES, 1) | {"waiting": 0}
     await operator.aclose()
 
 
@@ -110,7 +111,7 @@ async def test_users_whose_rules_name_each_key_keep_everything_else_and_what_is_
     operator = connect(url_of(server, "operator"))
     fleet = new_fleet(operator)
     async with leading(fleet):
-        assert enabled() == {"endpoints": 1, "failures": 0, "slots": 0}
+        assert enabled() == {"endpoints": 1, "failures": 0, "slots": 0, "waiting": 0}
         with caplog.at_level(logging.WARNING, "hotpool.lookup"):
             await expect_former_features(server, client)
     written = capsys.readouterr().out

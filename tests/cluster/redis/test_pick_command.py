@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from tests.support.redis_fixture_lookup import KEYS, Ring, claimed_writer, names, pool
+from tests.support.redis_fleet import until
 
 from hotpool.cli.program import app
 from hotpool.projection.documents import NodeDocument
@@ -64,6 +65,16 @@ async def test_the_first_of_several_pools_that_has_a_node_is_picked(pick: Callab
         "no member of pool zh-en: AllExcluded",
         "no member of pool any-en: PoolUnknown; see -n (namespace speech) and --prefix",
     ]
+
+
+async def test_the_command_waits_for_a_node(client: Client, pick: Callable[..., Awaitable[Result]]) -> None:
+    everyone = [word for node in [*names(9), "s"] for word in ("--exclude", node)]
+    assert (await pick(*everyone, "--wait", "0.1")).stderr == "no member of pool zh-en: AllExcluded\n"
+    waiting = asyncio.ensure_future(pick(*everyone, "--wait", "60"))
+    await until(lambda: client.execute_command("EXISTS", KEYS.waiting[0]))
+    await (await claimed_writer(client, 4)).replace_pool(pool(names(9) | {"new"}, ["s"]))
+    assert (await waiting).stdout == "new\n"
+    assert (await pick("--wait", "-1")).exit_code == 2
 
 
 async def test_the_command_reports_the_age_of_a_projection_that_is_too_old(

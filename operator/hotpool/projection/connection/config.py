@@ -95,13 +95,15 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def command_keys(words: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Return the keys of a command, or None for none: those of a function call, else the first argument.
+    """Return the keys of a command, or None for none: those of a function call or XREAD, else the first argument.
 
     For cluster clients. redis-py would send each function call with all its arguments to a node to find the keys: one
     more round trip, and an unreachable node would block calls to other shards.
     """
     if words[0] in {"FCALL", "FCALL_RO"}:
         return tuple(words[3 : 3 + int(words[2])])
+    if words[0] == "XREAD":
+        return tuple(words[words.index("STREAMS") + 1 : -1])  # of one stream
     return tuple(words[1:2]) or None
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 from hotpool.projection.connection.config import TIMEOUT_SECONDS
 from hotpool.projection.connection.credentials import Credentials
 from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.lookup.fallback_protocol import FallbackProtocol
+from hotpool.projection.lookup.wait_protocol import WaitProtocol
 
 ClientT = TypeVar("ClientT")
 MAX_CONNECTIONS = 64
@@ -38,7 +38,7 @@ class BaseLookup(Generic[ClientT]):
     ) -> None:
         self._client = client
         self._slots = self._semaphore(MAX_CONNECTIONS)
-        self._protocol = FallbackProtocol(namespace=namespace, prefix=prefix, chance=chance, source=source)
+        self._protocol = WaitProtocol(namespace=namespace, prefix=prefix, chance=chance, source=source)
 
     @classmethod
     def from_url(

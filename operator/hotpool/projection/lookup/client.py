@@ -6,19 +6,24 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
+
+from redis.asyncio.cluster import RedisCluster
 
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.async_connection import Client, connect, describe
 from hotpool.projection.failures import Ejection
-from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
+from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
 from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
 from hotpool.projection.lookup.report_options import FailureKind
 from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps, T
+from hotpool.projection.lookup.wait_protocol import block_ms
+from hotpool.projection.lookup.wait_room import WaitRoom
 
 
 class Lookup(BaseLookup[Client]):
@@ -44,6 +49,8 @@ class Lookup(BaseLookup[Client]):
         Several pools: the first one in order that has a node answers, in the same round trip; for a reservation, that
         has room. Without one, `NoMember.candidates` has the result of each.
         """
+        if "wait" in options:
+            return await self._room.pick(self._protocol.call_pools(pool, options), options["wait"])
         return await self._run(self._protocol.pick(pool, options))
 
     async def pick_key(
@@ -54,6 +61,8 @@ class Lookup(BaseLookup[Client]):
         One round trip, or two for a new pair: the pool's name is cached, and Redis checks it in the pick. Several
         pairs: as several pools.
         """
+        if "wait" in options:
+            return await self._room.pick(self._protocol.call_keys(generator, pair, options), options["wait"])
         return await self._run(self._protocol.pick_key(generator, pair, options))
 
     async def release(
@@ -125,7 +134,8 @@ class Lookup(BaseLookup[Client]):
         return await self._run(self._protocol.members(pool))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Picks that wait raise LookupUnavailableError."""
+        await self._room.close()
         await self._client.aclose()
 
     async def __aenter__(self) -> Self:
@@ -135,6 +145,17 @@ class Lookup(BaseLookup[Client]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @cached_property
+    def _room(self) -> WaitRoom:
+        client = self._client
+        settings = (
+            client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs
+        )
+        return WaitRoom(self._protocol, self._run, self._send, block_ms(settings))
+
+    async def _send(self, words: CommandArgs) -> Any:
+        return await self._client.execute_command(*words)
 
     async def _run(self, steps: Steps[T]) -> T:
         if self._loop is None:

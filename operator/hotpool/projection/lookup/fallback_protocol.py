@@ -38,14 +38,14 @@ class FallbackProtocol(LookupProtocol):
         """Pick a node of a pool by name, or of the first of several that has one."""
         if isinstance(pool, str):
             return super().pick(pool, options)
-        pools = _check_pools(pool)
+        pools = check_pools(pool)
         return self._pick_first(pools, ("",) * len(pools), PickRequest.from_options(options, self._chance))
 
     def pick_key(self, generator: str, key: str | Sequence[str], options: PickOptions) -> Steps[Picked | NoMember]:
         """Pick a node of the pool that a generator made for a key, or for the first of several that has one."""
         if isinstance(key, str):
             return super().pick_key(generator, key, options)
-        fields = tuple(index_field(generator, one) for one in _check_pools(key))
+        fields = tuple(index_field(generator, one) for one in check_pools(key))
         return self._pick_first(None, fields, PickRequest.from_options(options, self._chance))
 
     def _pick_first(
@@ -120,9 +120,9 @@ def _no_member(names: tuple[str, ...], fields: tuple[str, ...], reply: str) -> N
     return replace(found[0], retry_after=min(times, default=None), candidates=tuple(found))
 
 
-def _check_pools(pools: Sequence[str]) -> tuple[str, ...]:
-    """Return names of pools or keys. Raises ValueError."""
-    names = tuple(pools)
+def check_pools(pools: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one or several names of pools, or keys. Raises ValueError."""
+    names = (pools,) if isinstance(pools, str) else tuple(pools)
     if not 1 <= len(names) <= MAX_POOLS or not all(names):
         raise ValueError(f"a pick takes 1 to {MAX_POOLS} pools or keys, none of them empty: {names!r}")
     return names

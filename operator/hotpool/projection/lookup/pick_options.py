@@ -55,6 +55,8 @@ class PickOptions(TypedDict, total=False):
     """Types whose endpoints are asked for and returned, as with `endpoint`. Default: the required types of the pool."""
     family: Literal[4, 6]
     """IP version of the endpoints asked for and returned, as with `endpoint`. Default: the node's preferred address."""
+    wait: float
+    """Seconds, at most a day, to wait for a node that can be picked, for a reservation one that has room."""
 
 
 _OPTIONS = frozenset(PickOptions.__annotations__)
@@ -89,6 +91,8 @@ class PickRequest(NamedTuple):
             reservation = (identity, check_weight(options.get("weight", 1)), ttl_milliseconds(options["reserve"]))
         elif "weight" in options:
             raise ValueError("weight needs the option reserve")
+        if "wait" in options and not 0 <= options["wait"] <= MAX_SECONDS:
+            raise ValueError(f"wait must be from 0 to {MAX_SECONDS} seconds: {options['wait']!r}")
         limit = to_milliseconds(options["max_age"]) if "max_age" in options else ""
         exclude = options.get("exclude", ())
         if isinstance(exclude, str):

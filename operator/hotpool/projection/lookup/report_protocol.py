@@ -24,6 +24,7 @@ from hotpool.projection.lookup.results import Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps
 from hotpool.projection.redis_errors import is_denied
 from hotpool.projection.slots import slot_commands, slot_read_commands
+from hotpool.projection.waiting import wake_commands
 
 _log: Final = logging.getLogger("hotpool.lookup")
 
@@ -32,6 +33,8 @@ _EFFECTS: Final = {
     "slots": "limits of services are ignored",
     "pick": "picks ignore ejected services",
     "report": "failure reports are not counted",
+    "wait": "picks do not wait",
+    "wake": "releases wake no waiting pick",
 }
 
 
@@ -41,8 +44,10 @@ class ReportProtocol:
     def __init__(self, keys: FleetKeys, source: str | None) -> None:
         self._keys = keys
         self._source = None if source is None else check_source(source)
+        self._wake_checked = False
         self._denied: frozenset[str] = frozenset()
-        """Features for which our user lacks the rights: `slots`, and `pick` and `report` of failure reports."""
+        """Features for which our user lacks the rights: `slots`, `pick` and `report` of failure reports, `wait` of
+        picks, and `wake` of picks that wait for a release."""
 
     def _note_denied(self, part: str, error: BaseException) -> Steps[None]:
         """Switch off a part of failure reports if its rights are missing, and name them once."""
@@ -77,7 +82,8 @@ class ReportProtocol:
             return False
         found: dict[str, tuple[str, ...]] = {}
         of_slots = slot_commands(self._keys) if writes else slot_read_commands(self._keys)
-        for part, commands in (("slots", of_slots), ("pick", pick_commands(self._keys))):
+        parts = ("slots", of_slots), ("pick", pick_commands(self._keys)), ("wake", wake_commands(self._keys))
+        for part, commands in parts if writes else parts[:2]:
             missing = () if part in self._denied else (yield from self._missing_rights(commands))
             if missing:
                 found[part] = missing
@@ -86,6 +92,18 @@ class ReportProtocol:
 
     def _slot_keys(self) -> tuple[str, ...]:
         return () if "slots" in self._denied else self._keys.slots
+
+    def _check_wake_rights(self) -> Steps[None]:
+        """Name a missing right to wake waiting picks: one dry call of a client. The function itself needs none."""
+        if not self._wake_checked:
+            self._wake_checked = True
+            missing = yield from self._missing_rights(wake_commands(self._keys))
+            self._switch_off({"wake": missing} if missing else {})
+
+    def _release_keys(self) -> tuple[str, ...]:
+        """Return the keys of slots, and the stream that wakes waiting picks when one becomes free."""
+        slots = self._slot_keys()
+        return (*slots, *(self._keys.waiting[:1] if slots and "wake" not in self._denied else ()))
 
     def report(
         self, picked: Picked | Reservation, failed: FailureKind | Literal[False], types: Collection[str] | None
@@ -121,15 +139,18 @@ class ReportProtocol:
     ) -> Steps[bool]:
         """Release a reservation, and report the outcome of its request unless `failed` is None."""
         if failed is None:
-            return self._release(reservation_id(reservation))
+            return self._release(reservation)
         if isinstance(reservation, str):
             raise TypeError("a report needs the reservation, not its id")
-        return self._release(reservation.id, reservation.pool, self._outcome(reservation, failed, types))
+        return self._release(reservation, reservation.pool, self._outcome(reservation, failed, types))
 
-    def _release(self, identity: str, pool: str = "", outcome: CommandArgs = ()) -> Steps[bool]:
+    def _release(self, reservation: Reservation | str, pool: str = "", outcome: CommandArgs = ()) -> Steps[bool]:
+        identity = reservation_id(reservation)
+        if isinstance(reservation, Reservation) and reservation.services:
+            yield from self._check_wake_rights()
         while True:
             reports = bool(outcome) and "report" not in self._denied
-            keys = (*self._keys.load, *self._slot_keys(), *(self._report_keys(pool) if reports else ()))
+            keys = (*self._keys.load, *self._release_keys(), *(self._report_keys(pool) if reports else ()))
             arguments = (identity, *outcome) if reports else (identity,)
             try:
                 return bool((yield build_call("release", keys, arguments, writes=True)))

@@ -145,6 +145,8 @@ class NoMember:
 
     `candidates`: of a pick from several pools, the result of each in order. The other fields are those of the first
     one, and `retry_after` is the smallest.
+
+    `wait_denied`: True if the pick did not wait as asked, because the ACL of Redis lacks a right that the log names.
     """
 
     pool: str
@@ -154,6 +156,7 @@ class NoMember:
     complete: bool
     retry_after: float | None = None
     candidates: tuple["NoMember", ...] = ()
+    wait_denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Must need only redis and the standard library.
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -14,13 +15,15 @@ from redis.exceptions import RedisClusterException, RedisError
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
 from hotpool.projection.failures import Ejection
-from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
+from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
 from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
 from hotpool.projection.lookup.report_options import FailureKind
 from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps, T
+from hotpool.projection.lookup.sync_wait_room import SyncWaitRoom
+from hotpool.projection.lookup.wait_protocol import MAX_SYNC_BLOCK_MS, block_ms
 
 
 class SyncLookup(BaseLookup[SyncClient]):
@@ -37,12 +40,16 @@ class SyncLookup(BaseLookup[SyncClient]):
 
     def pick(self, pool: str | Sequence[str], **options: Unpack[PickOptions]) -> Picked | NoMember:
         """As Lookup.pick."""
+        if "wait" in options:
+            return self._room.pick(self._protocol.call_pools(pool, options), options["wait"])
         return self._run(self._protocol.pick(pool, options))
 
     def pick_key(
         self, generator: str, pair: str | Sequence[str], /, **options: Unpack[PickOptions]
     ) -> Picked | NoMember:
         """As Lookup.pick_key."""
+        if "wait" in options:
+            return self._room.pick(self._protocol.call_keys(generator, pair, options), options["wait"])
         return self._run(self._protocol.pick_key(generator, pair, options))
 
     def release(
@@ -90,7 +97,8 @@ class SyncLookup(BaseLookup[SyncClient]):
         return self._run(self._protocol.members(pool))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Picks that wait raise LookupUnavailableError."""
+        self._room.close()
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -100,6 +108,15 @@ class SyncLookup(BaseLookup[SyncClient]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @cached_property
+    def _room(self) -> SyncWaitRoom:
+        return SyncWaitRoom(
+            self._protocol, self._run, self._send, block_ms(self._client.get_connection_kwargs(), MAX_SYNC_BLOCK_MS)
+        )
+
+    def _send(self, words: CommandArgs) -> Any:
+        return self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def _run(self, steps: Steps[T]) -> T:
         try:

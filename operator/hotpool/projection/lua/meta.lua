@@ -32,8 +32,8 @@ end
 -- Each call blocks the server, so it returns only so many.
 local SLOTS_PER_PAGE = 250
 
--- KEYS: meta, load, entries, expiries [, slots, entries and expiries of slots]. What has expired is purged here because
--- dispatchers may have stopped reserving.
+-- KEYS: meta, load, entries, expiries [, slots, entries and expiries of slots [, wakeups]]. What has expired is purged
+-- here because dispatchers may have stopped reserving.
 -- ARGV: term, complete ('1' or '0'). Returns the numbers of refused reservations since the last call (take_refused), and
 -- slots in use, flat, as the first page of the function `part`: cursor, elements.
 local function stamp(keys, args)
@@ -45,6 +45,7 @@ local function stamp(keys, args)
   local numbers = take_refused(keys[1])
   if not keys[7] then return { numbers, '0', {} } end
   purge_slots({ keys[5], keys[6], keys[7] }, now)
+  note_room(keys[8], 'stamp', '-')
   local page = redis.call('HSCAN', keys[5], '0', 'COUNT', SLOTS_PER_PAGE)
   return { numbers, page[1], page[2] }
 end
@@ -74,7 +75,8 @@ local function denied_commands(_, args)
   for _, command in ipairs(args) do
     local words = {}
     for word in string.gmatch(command, '[^ ]+') do table.insert(words, word) end
-    if not redis.acl_check_cmd(unpack(words)) then table.insert(denied, words[1] .. ' ' .. words[2]) end
+    local key = string.match(command, '[^ ]*{[^ ]*') or words[2]
+    if not redis.acl_check_cmd(unpack(words)) then table.insert(denied, words[1] .. ' ' .. key) end
   end
   return denied
 end

@@ -34,7 +34,7 @@ local function write_endpoints(meta, key, node, text)
 end
 
 -- KEYS: then facts and services of each pool of which not every service of the node meets the requirements, so that no
--- pick sees a new service before the pool's exception [, failures: ejections of services that have changed end].
+-- pick sees a new service before the pool's exception [, failures: ejections of services that have changed end [, wakeups]].
 -- Endpoints come first: a missing right then stops the whole write. ARGV: term, version, name, digest, endpoints, number of these pools, then for each the ids that meet it, then
 -- type and JSON of each capability.
 local function replace_node(keys, args)
@@ -47,6 +47,7 @@ local function replace_node(keys, args)
     delete_wrong_type(services, 'hash')
     if redis.call('EXISTS', facts) == 1 then redis.call('HSET', services, args[3], args[6 + i]) end
   end
+  local endpoints = keys[5] and read_or_nil('HGET', keys[5], args[3]) or ''
   write_endpoints(keys[1], keys[5], args[3], args[5])
   delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
@@ -54,6 +55,7 @@ local function replace_node(keys, args)
   redis.call('HSET', keys[3], '.facts', args[1] .. ' ' .. args[2] .. ' ' .. args[4], unpack(args, 7 + pools))
   redis.call('PERSIST', keys[4])
   if keys[6 + 2 * pools] then end_ejections_of(keys[6 + 2 * pools], args[3], args[5], digest ~= args[4]) end
+  if endpoints ~= args[5] then note_room(keys[7 + 2 * pools], 'node', args[3]) end
   return 1
 end
 

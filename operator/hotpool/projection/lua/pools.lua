@@ -8,7 +8,7 @@ local function delete_index_entry(index, entry, name)
 end
 
 -- KEYS of all pool writes: meta, pools, index, facts, ready, suspect, draining [, three staged sets] [, services]
--- [, staged services]. A leader that maintains endpoints passes services. They are written first: a missing right then
+-- [, staged services] [, wakeups]. A leader that maintains endpoints passes services. They are written first: a missing right then
 -- stops the whole write.
 -- Returns an error reply or nil, and the stored facts. The version alone decides: a pool may be created again under its
 -- name, and a late write of the former one must not replace it.
@@ -56,6 +56,13 @@ local function add_services(key, text)
   for i = 1, #parts, 2 do redis.call('HSET', key, parts[i], parts[i + 1]) end
 end
 
+-- Wakes waiting picks of a pool that has a member to offer. ARGV as in write_facts.
+local function note_members(wakeups, args)
+  if tonumber(args[8]) + tonumber(args[9]) > 0 then
+    note_room(wakeups, 'pool', args[3], 'key', index_field(args[6], args[7]) or '-')
+  end
+end
+
 -- ARGV as in write_facts, then the members: ready, suspect, draining, then the services of nodes.
 local function replace(keys, args)
   local refused, old = check_pool_write(keys, args[1], args[2])
@@ -69,6 +76,7 @@ local function replace(keys, args)
     redis.call('UNLINK', keys[4 + state])
     add_members(keys[4 + state], args[FACTS_ARGS + state])
   end
+  note_members(keys[9], args)
   return 1
 end
 
@@ -110,6 +118,7 @@ local function change(keys, args)
     if #added[state] > 0 then redis.call('ZADD', key, unpack(added[state])) end
     if #removed[state] > 0 then redis.call('ZREM', key, unpack(removed[state])) end
   end
+  if #added[1] + #added[2] > 0 or (args[21] or '') .. (args[22] or '') ~= '' then note_members(keys[9], args) end
   return 1
 end
 
@@ -152,6 +161,7 @@ local function swap(keys, args)
   if keys[12] then take_staged(keys[12], keys[11]) end
   write_facts(keys, args, old)
   for state = 1, STATES do take_staged(keys[7 + state], keys[4 + state]) end
+  note_members(keys[13], args)
   return 1
 end
 

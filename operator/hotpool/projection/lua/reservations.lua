@@ -1,6 +1,6 @@
 -- Reservations: a pick that also counts a load of the node, and takes a slot of one service of each type.
 
--- A pool that was found full is not looked at again for so long, unless a slot becomes free.
+-- A pool that was found full is not looked at again for so long, unless a slot becomes free or a pool or node changes.
 local FULL_MS = 100
 local MAX_FULL = 1000
 -- Pool and request to the reply. In memory: it concerns this server alone, and loses nothing if it is forgotten.
@@ -37,7 +37,8 @@ end
 -- Returns the reply of a pool that was found full a moment ago, nil if it has to be looked at.
 local function recall_full(key, slots, now)
   local known = full_pools[key]
-  return known and known.freed == (freed[slots[1]] or 0) and now < known.till and known.reply or nil
+  if not known or known.freed ~= (freed[slots[1]] or 0) or known.changes ~= changes or now >= known.till then return nil end
+  return known.reply
 end
 
 -- Adds to a reply the time in ms until the next reservation of the fleet expires, and remembers the reply.
@@ -46,7 +47,7 @@ local function remember_full(key, slots, now, reply)
   if full_pools_size >= MAX_FULL then full_pools, full_pools_size = {}, 0 end
   if not full_pools[key] then full_pools_size = full_pools_size + 1 end
   reply = reply .. ' ' .. string.format('%.0f', math.max(FULL_MS, first - now))
-  full_pools[key] = { freed = freed[slots[1]] or 0, till = math.min(now + FULL_MS, first), reply = reply }
+  full_pools[key] = { freed = freed[slots[1]] or 0, changes = changes, till = math.min(now + FULL_MS, first), reply = reply }
   return reply
 end
 
@@ -180,15 +181,16 @@ local function renew(keys, args)
   return { '', 0 }
 end
 
--- KEYS: load, entries, expiries [, slots, entries and expiries of slots]. ARGV: id. Returns 1, or 0 for an id that is
--- unknown or expired.
+-- KEYS: load, entries, expiries [, slots, entries and expiries of slots [, wakeups]]. ARGV: id. Returns 1, or 0 for an id
+-- that is unknown or expired.
 local function release(keys, args)
   local now = now_ms()
   local active, slots = is_active(keys, args[1], now), keys[6] and { keys[4], keys[5], keys[6] }
   if slots then
     purge_slots(slots, now)
     active = held_slots(slots, args[1], now) ~= nil or active
-    free_slots(slots, args[1])
+    local node = free_slots(slots, args[1])
+    if node then note_room(keys[7], 'slot', node) end
   end
   if active then remove_entry({ keys[1], keys[2], keys[3] }, args[1]) end
   note_released(keys[1], args[1], now)

@@ -60,13 +60,15 @@ local function take_slots(keys, id, node, services, expiry)
   for _, service in ipairs(services) do add_to_slot(keys, node, service, 1) end
 end
 
+-- Returns the node, nil for an unknown id.
 local function free_slots(keys, id)
   local node, services = string.match(redis.call('HGET', keys[2], id) or '', '^(%S+)(.*)$')
-  if not node then return end
+  if not node then return nil end
   redis.call('HDEL', keys[2], id)
   redis.call('ZREM', keys[3], id)
   for service in string.gmatch(services, '%S+') do add_to_slot(keys, node, service, -1) end
   note_freed(keys)
+  return node
 end
 
 -- Frees the slots of expired entries.

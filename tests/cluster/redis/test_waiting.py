@@ -1,0 +1,398 @@
+"""Picks that wait for a node, on a real server, with both clients (E10)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio import Redis
+from tests.support.capacity_fleet import asr, slots_in_use, write_fleet
+from tests.support.redis_fixture_lookup import KEYS, claimed_writer, expect_picked, names, node_of, pool, reason_of
+from tests.support.redis_fleet import until
+
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason, Reservation, SyncLookup
+from hotpool.projection.documents import NodeDocument, PoolServices
+from hotpool.projection.lookup import sync_wait_room, wait_room
+from hotpool.projection.lookup.wait_protocol import REFRESH_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from hotpool.projection.connection.async_connection import Client
+    from hotpool.projection.writer import RedisWriter
+    from localfleet.redis_server import RedisServer
+
+LONG = 60.0
+WAKEUPS, WAITERS = KEYS.waiting
+
+
+class Dispatcher:
+    """A client of either kind, used from asyncio."""
+
+    def __init__(self, kind: type[Lookup | SyncLookup], url: str) -> None:
+        self.lookup: Any = kind.from_url(url, namespace="speech")
+        self._threads = ThreadPoolExecutor(16)
+
+    async def pick(self, pool: Any = "zh-en", **options: Any) -> Picked | NoMember:
+        found: Picked | NoMember = await self._call(self.lookup.pick, pool, **options)
+        return found
+
+    async def pick_key(self, pair: Any, **options: Any) -> Picked | NoMember:
+        found: Picked | NoMember = await self._call(self.lookup.pick_key, "speech", pair, **options)
+        return found
+
+    async def close(self) -> None:
+        await self._call(self.lookup.close)
+
+    def waiters(self) -> int:
+        """Return the number of waiting picks."""
+        queue = self.lookup._room._queue  # noqa: SLF001 - nothing outside shows how many wait.
+        return sum(len(group.waiters) for group in queue.groups.values())
+
+    async def _call(self, method: Callable[..., Any], *words: Any, **options: Any) -> Any:
+        if isinstance(self.lookup, Lookup):
+            return await method(*words, **options)
+        call = partial(method, *words, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+@pytest.fixture(params=[Lookup, SyncLookup])
+async def dispatcher(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIterator[Dispatcher]:
+    created = Dispatcher(request.param, server.url)
+    yield created
+    await created.close()
+
+
+async def reads(client: Client, number: int = 1) -> None:
+    """Wait until so many clients read lines."""
+
+    async def blocked() -> bool:
+        return int((await client.execute_command("INFO", "clients"))["blocked_clients"]) >= number
+
+    await until(blocked)
+
+
+@asynccontextmanager
+async def waiting(client: Client, pick: Awaitable[Picked | NoMember]) -> AsyncIterator[asyncio.Future[Any]]:
+    """Run a pick in the block, which begins when the pick waits and ends when it is served."""
+    task = asyncio.ensure_future(pick)
+    try:
+        await reads(client)
+        assert not task.done()
+        yield task
+        await asyncio.wait_for(task, 20)
+    finally:
+        task.cancel()
+
+
+async def reserved(lookup: Lookup, **options: Any) -> Reservation:
+    found = expect_picked(await lookup.pick("zh-en", reserve=LONG, **options)).reservation
+    assert found is not None
+    return found
+
+
+async def test_a_waiting_reservation_is_served_when_another_client_releases(
+    client: Client, lookup: Lookup, dispatcher: Dispatcher
+) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    held = await reserved(lookup)
+    async with waiting(client, dispatcher.pick(reserve=LONG, wait=LONG)) as pick:
+        assert await lookup.release(held, failed=False)
+        assert node_of(await pick) == "edge-1"
+    assert await slots_in_use(client) == {"edge-1 fw": 1}
+
+
+EVENTS: dict[str, tuple[dict[str, Any], Callable[[RedisWriter], Awaitable[Any]]]] = {
+    "a pool is made": ({"pool": "new"}, lambda writer: writer.replace_pool(pool(["n"], name="new"))),
+    "a large pool is made": ({"pool": "new"}, lambda writer: writer.replace_pool(pool(names(300), name="new"))),
+    "a member joins": ({"exclude": ["edge-1", "edge-2"]}, lambda writer: writer.replace_pool(pool(names(4)))),
+    "a member is drained no longer": ({"pool": "bare"}, lambda writer: writer.replace_pool(pool(["d"], name="bare"))),
+    "a Suspect member joins": ({"pool": "bare"}, lambda writer: writer.replace_pool(pool([], ["d"], name="bare"))),
+    "an endpoint appears": (
+        {"types": ["tts"]},
+        lambda writer: writer.replace_node(NodeDocument("edge-1", (), "tts|t|6007||10.0.3.7")),
+    ),
+    "the projection is confirmed": ({"max_age": 5}, lambda writer: writer.stamp(complete=True)),
+    "the second pool is made": (
+        {"pool": ["new", "bare"]},
+        lambda writer: writer.replace_pool(pool(["d"], name="bare")),
+    ),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+async def test_a_waiting_pick_is_served_as_soon_as_a_node_can_be_picked(
+    client: Client, dispatcher: Dispatcher, event: str
+) -> None:
+    options, happens = EVENTS[event]
+    writer = await claimed_writer(client)
+    members = replace(pool(["edge-1", "edge-2"]), services=PoolServices(("asr",)))
+    await writer.replace_pool(members)
+    await writer.replace_pool(pool([], [], ["d"], name="bare"))
+    async with waiting(
+        client, dispatcher.pick(options.get("pool", "zh-en"), wait=LONG, **_without_pool(options))
+    ) as pick:
+        await happens(writer)
+        expect_picked(await pick)
+
+
+def _without_pool(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "pool"}
+
+
+async def test_a_pick_by_key_waits_for_the_pool_of_the_key(client: Client, dispatcher: Dispatcher) -> None:
+    writer = await claimed_writer(client)
+    async with waiting(client, dispatcher.pick_key(["zh-en", "*-en"], wait=LONG)) as pick:
+        await writer.replace_pool(replace(pool(["n"], name="any"), key="*-en"))
+        assert expect_picked(await pick).pool == "any"
+    async with waiting(client, dispatcher.pick_key("en-zh", wait=LONG)) as pick:
+        await writer.replace_pool(replace(pool(["n"], name="other"), key="en-zh"))
+        assert expect_picked(await pick).pool == "other"
+
+
+async def test_a_higher_limit_is_noticed_although_the_pool_was_just_found_full(
+    client: Client, lookup: Lookup, dispatcher: Dispatcher
+) -> None:
+    """A pool found full is remembered for 100 ms, but not across a change of a node or pool."""
+    writer = await write_fleet(client, {"edge-1": asr(1)})
+    await reserved(lookup)
+    async with waiting(client, dispatcher.pick(reserve=LONG, wait=LONG)) as pick:
+        for _ in range(20):
+            assert reason_of(await lookup.pick("zh-en", reserve=LONG)) is Reason.FULL
+            await writer.replace_node(asr(1).document("edge-1"))
+        assert not pick.done()
+        await writer.replace_node(asr(2).document("edge-1"))
+        assert node_of(await pick) == "edge-1"
+
+
+async def test_an_expired_reservation_makes_room_without_a_line(
+    client: Client, lookup: Lookup, dispatcher: Dispatcher
+) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    expect_picked(await lookup.pick("zh-en", reserve=0.4))
+    begun = time.monotonic()
+    assert node_of(await dispatcher.pick(reserve=LONG, wait=LONG)) == "edge-1"
+    assert time.monotonic() - begun < REFRESH_SECONDS - 1
+
+
+async def test_after_the_time_the_answer_has_the_reasons(
+    client: Client, lookup: Lookup, dispatcher: Dispatcher
+) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    await reserved(lookup)
+    answer = await dispatcher.pick(["new", "zh-en"], reserve=LONG, wait=0.2)
+    assert isinstance(answer, NoMember)
+    assert [found.reason for found in answer.candidates] == [Reason.POOL_UNKNOWN, Reason.FULL]
+    assert (answer.wait_denied, answer.candidates[1].counts.in_use) == (False, 1)
+    assert 50 < (answer.retry_after or 0) <= LONG
+    assert reason_of(await dispatcher.pick(reserve=LONG, wait=0)) is Reason.FULL
+
+
+async def test_the_oldest_waiter_of_a_client_is_served_first(
+    client: Client, lookup: Lookup, dispatcher: Dispatcher
+) -> None:
+    await write_fleet(client, {"edge-1": asr(3)})
+    held = [await reserved(lookup) for _ in range(3)]
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        # The second half has requests of another group: in it, too, the oldest one of all comes first.
+        expect_picked(await dispatcher.pick(reserve=LONG, wait=LONG, exclude=["none"] if number % 2 else []))
+        order.append(number)
+
+    tasks = []
+    for number in range(6):
+        tasks.append(asyncio.create_task(wait(number)))
+        await until(lambda: dispatcher.waiters() == len(tasks))
+    await reads(client)
+    for reservation in held:
+        left = dispatcher.waiters() - 1
+        await lookup.release(reservation)
+        await until(partial(_have_left, dispatcher, left))
+    await until(lambda: len(order) == len(held))
+    assert order == [0, 1, 2]
+    await dispatcher.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _have_left(dispatcher: Dispatcher, left: int) -> bool:
+    return dispatcher.waiters() == left
+
+
+async def test_many_waiters_do_not_poll_and_all_of_them_are_served(client: Client, lookup: Lookup) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    writer = await claimed_writer(client, 4)
+    picks = [asyncio.create_task(lookup.pick("new", wait=LONG)) for _ in range(200)]
+    await reads(client)
+    await client.execute_command("CONFIG", "RESETSTAT")
+    await asyncio.sleep(1.2)  # a time in which a client that polls would ask
+    stats = await client.execute_command("INFO", "commandstats")
+    assert "cmdstat_fcall_ro" not in stats
+    assert stats["cmdstat_xread"]["calls"] <= 2
+    await writer.replace_pool(pool(names(4), name="new"))
+    assert {node_of(found) for found in await asyncio.gather(*picks)} <= names(4)
+
+
+async def test_nothing_is_written_while_nobody_waits(client: Client, lookup: Lookup) -> None:
+    writer = await write_fleet(client, {"edge-1": asr(1)})
+    await lookup.release(await reserved(lookup))
+    await writer.replace_pool(pool(["edge-1"]))
+    assert await client.execute_command("EXISTS", WAKEUPS, WAITERS) == 0
+
+
+async def test_a_cancelled_waiter_leaves_no_task_connection_or_reservation(
+    server: RedisServer, client: Client, lookup: Lookup
+) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    held = await reserved(lookup)
+    before = asyncio.all_tasks()
+    async with Lookup.from_url(server.url, namespace="speech") as other:
+        pick = asyncio.create_task(other.pick("zh-en", reserve=LONG, wait=LONG))
+        await reads(client)
+        pick.cancel()
+        await asyncio.gather(pick, return_exceptions=True)
+        await until(lambda: asyncio.all_tasks() == before)
+        blocked = (await client.execute_command("INFO", "clients"))["blocked_clients"]
+        assert blocked == 0
+    for key in (WAKEUPS, WAITERS):
+        assert 0 < await client.execute_command("PTTL", key) <= 15_000
+    assert await lookup.release(held)
+    assert await slots_in_use(client) == {}
+
+
+class Held(Redis):
+    """A client that calls `before` ahead of each function of a name, once."""
+
+    name = ""
+    before: Callable[[], Awaitable[Any]] | None = None
+
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        if self.before and str(words[1]).endswith(self.name):
+            call, self.before = self.before, None
+            await call()
+        return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def held_lookup(server: RedisServer, name: str, before: Callable[[], Awaitable[Any]]) -> AsyncIterator[Lookup]:
+    client = Held(host="127.0.0.1", port=server.port)
+    client.name, client.before = name, before
+    async with Lookup(client, namespace="speech") as lookup:
+        yield lookup
+
+
+async def test_a_slot_released_between_the_pick_and_the_first_read_is_not_lost(
+    server: RedisServer, client: Client, lookup: Lookup
+) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    held = await reserved(lookup)
+    async with held_lookup(server, "_wait", lambda: lookup.release(held)) as waiter:
+        async with asyncio.timeout(3):  # the next refresh is later
+            assert node_of(await waiter.pick("zh-en", reserve=LONG, wait=LONG)) == "edge-1"
+
+
+async def test_a_slot_released_before_another_request_joins_is_not_lost(
+    server: RedisServer, client: Client, lookup: Lookup
+) -> None:
+    """Its line was read, and had nobody to help, before the second request of the client joined."""
+    await write_fleet(client, {"edge-1": asr(1)})
+    held = await reserved(lookup)
+    async with Lookup.from_url(server.url, namespace="speech") as waiter:
+        other = asyncio.create_task(waiter.pick("new", wait=LONG))
+        await reads(client)
+        attempt = waiter._room._run  # noqa: SLF001 - the moment between a pick and the wait.
+
+        async def release_after(steps: Any) -> Any:
+            answer = await attempt(steps)
+            if isinstance(answer, NoMember) and answer.reason is Reason.FULL and await lookup.release(held):
+                await asyncio.sleep(0.05)
+            return answer
+
+        waiter._room._run = release_after  # noqa: SLF001
+        async with asyncio.timeout(3):
+            assert node_of(await waiter.pick("zh-en", reserve=LONG, wait=LONG)) == "edge-1"
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
+
+
+async def test_a_waiter_that_is_cancelled_when_it_is_woken_passes_the_wake_up_on(
+    server: RedisServer, client: Client, lookup: Lookup
+) -> None:
+    await write_fleet(client, {"edge-1": asr(1)})
+    held = await reserved(lookup)
+    async with Lookup.from_url(server.url, namespace="speech") as waiter:
+        first = asyncio.create_task(waiter.pick("zh-en", reserve=LONG, wait=LONG))
+        await reads(client)
+        second = asyncio.create_task(waiter.pick("zh-en", reserve=LONG, wait=LONG))
+        await asyncio.sleep(0)
+        run = waiter._room._run  # noqa: SLF001 - the moment in which the first one has the turn.
+
+        async def cancel_first(steps: Any) -> Any:
+            if not first.cancelling():
+                first.cancel()
+            return await run(steps)
+
+        [group] = waiter._room._queue.groups.values()  # noqa: SLF001
+        await until(lambda: len(group.waiters) == 2 and not group.dirty)
+        waiter._room._run = cancel_first  # noqa: SLF001
+        await lookup.release(held)
+        async with asyncio.timeout(3):
+            assert node_of(await second) == "edge-1"
+        assert first.cancelled()
+    assert await slots_in_use(client) == {"edge-1 fw": 1}
+
+
+async def test_a_reader_whose_connection_is_cut_or_whose_stream_is_lost_goes_on(
+    client: Client, lookup: Lookup, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (wait_room, sync_wait_room):
+        monkeypatch.setattr(module, "REFRESH_SECONDS", 0.3)
+    await write_fleet(client, {"edge-1": asr(3)})
+    held = [await reserved(lookup) for _ in range(3)]
+
+    cut, lost, garbage = ("CLIENT", "KILL", "TYPE", "normal"), ("UNLINK", WAKEUPS), ("SET", WAKEUPS, "garbage")
+    for fault, reservation in zip((cut, lost, garbage), held, strict=True):
+        async with waiting(client, dispatcher.pick(reserve=LONG, wait=LONG)) as pick:
+            await client.execute_command(*fault)
+            await lookup.release(reservation)
+            assert node_of(await pick) == "edge-1"
+
+
+async def test_a_closed_client_ends_its_waiting_picks(client: Client, dispatcher: Dispatcher) -> None:
+    await claimed_writer(client)
+    pick = asyncio.create_task(dispatcher.pick("new", wait=LONG))
+    await reads(client)
+    await dispatcher.close()
+    with pytest.raises(LookupUnavailableError, match="closed while a pick waited"):
+        await pick
+
+
+@pytest.mark.parametrize("wait", [-1, 86_401, float("nan")])
+async def test_an_invalid_time_to_wait_is_refused(lookup: Lookup, wait: float) -> None:
+    with pytest.raises(ValueError, match="wait must be from 0 to 86400 seconds"):
+        await lookup.pick("zh-en", wait=wait)
+
+
+async def test_the_operator_counts_waiters_by_pool(client: Client, lookup: Lookup, dispatcher: Dispatcher) -> None:
+    writer = await write_fleet(client, {"edge-1": asr(1)})
+    await reserved(lookup)
+    assert await writer.waiters() == {}
+    async with waiting(client, dispatcher.pick(reserve=LONG, wait=LONG)) as pick:
+        other = asyncio.create_task(lookup.pick("new", wait=LONG))
+        await reads(client, 2)
+        assert await writer.waiters() == {"zh-en": 1, "new": 1}
+        for number, text in enumerate(("1 zh-en 7", "garbage", "", "x zh-en 7")):
+            await client.execute_command("HSET", WAITERS, number, text)
+        await client.execute_command("HSET", WAITERS, "odd", f"{9 * 10**12} zh-en new {10**20}")
+        assert await writer.waiters() == {"zh-en": 1, "new": 1}
+        assert await client.execute_command("HLEN", WAITERS) == 3
+        await writer.replace_node(asr(2).document("edge-1"))
+        await pick
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
