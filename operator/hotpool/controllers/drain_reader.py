@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 PERIOD_SECONDS: Final = 2.0
 SAMPLE_SECONDS: Final = 6.0
-"""Longest time between two samples. A reservation that ends within it may not be seen."""
+"""Longest time between two samples. A reservation of a former client that ends within it may not be seen."""
 
 
 class Reservations(Protocol):

@@ -56,9 +56,24 @@ async def test_reservations_count_until_they_are_released(client: Client, writer
     assert ledger.last_expiry.keys() == set(NODES)
     for reservation in made:
         await lookup.release(reservation)
+    await writer.read_ledger(0, [])
     ledger = await writer.read_ledger(0, NODES)
     assert (ledger.in_use, ledger.reserved, ledger.last_expiry) == (dict.fromkeys(NODES, 0), frozenset(), {})
     assert await load_key_sizes(client) == (1, 1, 1), "the mark alone"
+
+
+async def test_a_reservation_that_was_made_and_released_between_two_readings_is_seen(
+    writer: RedisWriter, lookup: Lookup
+) -> None:
+    await writer.replace_pool(pool(names(1)))
+    await writer.read_ledger(0, [])
+    [node] = names(1)
+    await lookup.release(await reserve(lookup, 3600))
+    ledger = await writer.read_ledger(0, [node])
+    assert (ledger.in_use, ledger.reserved, ledger.last_expiry) == ({node: 0}, {node}, {})
+    assert 3500 < ledger.longest <= 3600
+    ledger = await writer.read_ledger(0, [node])
+    assert (ledger.reserved, ledger.longest) == (frozenset(), 0), "told once"
 
 
 async def test_a_load_report_counts_as_use_and_proves_no_reservation(writer: RedisWriter, lookup: Lookup) -> None:

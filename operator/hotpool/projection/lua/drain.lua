@@ -7,7 +7,8 @@ local MARK = '.ledger'
 local MARK_WEIGHT = 0.001
 local MARK_EXPIRY = 4e15
 local LEDGER_WINDOW = 1000
-local marked_here = nil
+local EVIDENCE_MS = 3600000
+local marked_here, read_at = nil, {}
 
 -- Returns the time in ms since which the ledger has been complete.
 local function ledger_birth(keys, now)
@@ -34,24 +35,35 @@ local function visit_entries(keys, rank, visit)
   end
 end
 
+-- Returns what was reserved since the last reading, also if it is released or expired. What may be older than an hour is
+-- no evidence that dispatchers reserve.
+local function take_reserved(load, now)
+  local news = reserved[load] or { nodes = NONE, last = 0 }
+  local nodes = now - (read_at[load] or now) < EVIDENCE_MS and news.nodes or NONE
+  reserved[load], read_at[load] = nil, now
+  return nodes, news.last
+end
+
 -- KEYS: load, entries, expiries. ARGV: rank from which further entries are looked at, then nodes. Returns the age of the
 -- ledger and the time until the last expiry in ms, the number of entries, the nodes with a reservation among those
--- looked at, and for each node of ARGV its sum of weights and its last expiry in ms (0: none among the first entries).
+-- looked at or since the last call, and for each node of ARGV its sum of weights and its last expiry in ms (0: none among the first entries).
 local function ledger(keys, args)
-  local now, last, reserved, names = now_ms(), {}, {}, {}
+  local now, last, found, names = now_ms(), {}, {}, {}
   local age = now - ledger_birth(keys, now)
-  local longest = 0
+  local nodes, last_of_new = take_reserved(keys[1], now)
+  local longest = math.max(0, last_of_new - now)
+  for node in pairs(nodes) do found[node] = true end
   local function note(node, expiry, id)
-    if string.sub(id, 1, 7) ~= 'report:' then reserved[node] = true end
+    if string.sub(id, 1, 7) ~= 'report:' then found[node] = true end
     last[node] = math.max(last[node] or 0, expiry)
     longest = math.max(longest, expiry - now)
   end
   visit_entries(keys, 0, note)
   local rank = tonumber(args[1])
   if rank >= LEDGER_WINDOW then visit_entries(keys, rank, function(node, _, id)
-    if string.sub(id, 1, 7) ~= 'report:' then reserved[node] = true end
+    if string.sub(id, 1, 7) ~= 'report:' then found[node] = true end
   end) end
-  for node in pairs(reserved) do table.insert(names, node) end
+  for node in pairs(found) do table.insert(names, node) end
   local uses = {}
   if #args > 1 then
     local weights = redis.call('ZMSCORE', keys[1], unpack(args, 2))

@@ -23,7 +23,22 @@ local function add_weight(keys, node, weight)
   if sum < EPSILON then redis.call('ZREM', keys[1], node) end
 end
 
+-- Load key to what has been reserved since its ledger was last read: nodes, and the last expiry. In memory: a server
+-- that has lost it begins the ledger again (drain.lua).
+local reserved = {}
+
+local function note_reserved(load, node, expiry)
+  local news = reserved[load]
+  if not news then
+    news = { nodes = {}, last = 0 }
+    reserved[load] = news
+  end
+  news.nodes[node] = true
+  news.last = math.max(news.last, expiry)
+end
+
 local function add_entry(keys, id, node, weight, expiry)
+  if string.sub(id, 1, 7) ~= 'report:' and string.sub(node, 1, 1) ~= '.' then note_reserved(keys[1], node, expiry) end
   redis.call('HSET', keys[2], id, string.format('%s %.17g', node, weight))
   redis.call('ZADD', keys[3], expiry, id)
   add_weight(keys, node, weight)
