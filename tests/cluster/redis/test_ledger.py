@@ -70,7 +70,7 @@ async def test_a_reservation_that_was_made_and_released_between_two_readings_is_
     [node] = names(1)
     await lookup.release(await reserve(lookup, 3600))
     ledger = await writer.read_ledger(0, [node])
-    assert (ledger.in_use, ledger.reserved, ledger.last_expiry) == ({node: 0}, {node}, {})
+    assert (ledger.in_use, ledger.reserved, ledger.last_expiry) == ({node: 0}, frozenset({node}), {})
     assert 3500 < ledger.longest <= 3600
     ledger = await writer.read_ledger(0, [node])
     assert (ledger.reserved, ledger.longest) == (frozenset(), 0), "told once"
