@@ -196,7 +196,8 @@ class Actions(Simulation):
         Without label, term and owner at once nothing shows whose object it is.
         """
         names = sorted(self.api.core[plural])
-        if not names or not self.leader or now() < self.services_unsettled_until:
+        settled = not self.api.fault and now() >= max(self.services_unsettled_until, self.unsettled_until)
+        if not names or not self.leader or not settled:
             return
         name = names[number % len(names)]
         pool = (self.api.core[plural][name]["metadata"].get("labels") or {}).get("service.hotpool.dev/pool")
