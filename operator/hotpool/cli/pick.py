@@ -67,7 +67,9 @@ def pick(
     fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
-    """Pick a node of a pool, as a dispatcher does; of several, of the first one in order that has one.
+    """Pick a node of a pool, as a dispatcher does.
+
+    Of several pools, the first one in order that has a node answers.
 
     The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. With --endpoint it
     passes over nodes without an endpoint of that type. Nothing is reserved. The kubeconfig is only read for its
