@@ -9,6 +9,10 @@ app: Final = LazyGroup(
     "hotpool",
     {
         "operator": ("hotpool.cli.run", "Run the operator of one namespace until SIGTERM."),
+        "status": (
+            "hotpool.cli.status",
+            "Show whether the fleet is healthy: operator, watches, Redis, nodes, pools and versions.",
+        ),
         "why": ("hotpool.cli.why", "Explain why a node is in a pool or not, and what would change it."),
         "top": ("hotpool.cli.top", "Show an overview of nodes and pools."),
         "diff": ("hotpool.cli.diff", "Show the nodes that would join and leave pools if manifests were applied."),

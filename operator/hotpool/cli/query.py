@@ -77,6 +77,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def no_fleet(namespace: str) -> str:
+    """Return the text for a namespace without nodes, pools and operator."""
+    return f"no fleet in namespace {namespace}: no node, no pool, and no operator has run; see -n and --context"
+
+
 async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[str, Any]:
     """Return one object. Raises CommandError with similar names if it does not exist."""
     if body := await reader.get(kind, name):

@@ -171,6 +171,24 @@ def test_a_viewer_can_run_every_query_and_nothing_else(running: Fleet, hotpool: 
             running.kubectl("auth", "can-i", verb, resource, "--as", account)
 
 
+def test_status_is_healthy_until_no_operator_leads(running: Fleet, hotpool: Run) -> None:
+    def status() -> Any:
+        return parsed(hotpool("status", "--redis", running.redis_url, "-o", "json"))
+
+    wait_for("the pools are ready", lambda: status()["healthy"], 60)
+    document = status()
+    assert document["operator"]["leads"]
+    assert document["operator"]["version"] == document["agents"][0]["version"]
+    assert (document["nodes"], document["pools"]) == ([{"reason": "Live", "count": 2}], {"count": 2, "ready": 2})
+    assert (document["unreadable"], document["definitions"], document["redis"]["complete"]) == ([], None, True)
+    assert running.operator
+    running.operator.stop()
+    result = hotpool("status")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith(f"{running.namespace}: NOT healthy, 1 problem\n")
+    assert [item["reason"] for item in status()["problems"]] == ["NoLeader"]
+
+
 def test_a_forbidden_request_and_a_missing_object_are_one_line(running: Fleet, hotpool: Run) -> None:
     agent = running.folder / "hotpool-agent-edge-1.kubeconfig"
     for words, request in (
