@@ -8,20 +8,20 @@ from typing import Final
 from hotpool.api.meta import Condition
 from hotpool.cli.fleet_reader import FleetSnapshot
 from hotpool.cli.leader import Leader
+from hotpool.cli.redis_age import confirmed_text, is_old
 from hotpool.common.durations import age
-from hotpool.core.model import Generator, Kind, Pool
+from hotpool.core.conditions import PAUSE_IGNORED
+from hotpool.core.model import Generator, Kind, Node, Pool
 
 MAX_PROBE_LAG: Final = 15.0
 """Seconds; the leader renews its probe Lease every 5 s."""
-MAX_REDIS_AGE: Final = 15.0
-"""Seconds; the leader stamps Redis every 5 s."""
 _INTENDED: Final = frozenset({"DryRun"})
 """Reasons of a pool that is not Ready because a person wants it so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one part. `subject`: operator, redis, definitions, or an object such as nodepool/zh-en."""
+    """Problem of one part. `subject`: operator, redis, definitions, or an object such as nodepool/zh-en."""
 
     subject: str
     reason: str
@@ -80,8 +80,9 @@ def judge(
         *(_of_redis(redis) if redis else ()),
         *(_of_definitions(leader, definitions) if leader and definitions else ()),
         *(Problem(f"{item.kind}/{item.name}", "Unreadable", item.reason) for item in snapshot.unreadable),
-        *(found for pool in pools if (found := _of_object("nodepool", pool))),
-        *(found for generator in generators if (found := _of_object("nodepoolgenerator", generator))),
+        *(found for pool in pools for found in _of_object("nodepool", pool)),
+        *(found for generator in generators for found in _of_object("nodepoolgenerator", generator)),
+        *(found for node in snapshot.nodes.values() for found in _of_node(node)),
     )
     ready = [node.conditions.get("Ready") for node in snapshot.nodes.values()]
     return FleetHealth(
@@ -111,9 +112,8 @@ def _of_operator(leader: Leader) -> Iterator[Problem]:
 def _of_redis(redis: RedisHealth) -> Iterator[Problem]:
     if redis.error:
         yield Problem("redis", "Unavailable", redis.error)
-    elif redis.age_seconds is None or redis.age_seconds > MAX_REDIS_AGE:
-        stamped = "never" if redis.age_seconds is None else f"{age(redis.age_seconds)} ago"
-        yield Problem("redis", "Stale", f"last confirmed by an operator: {stamped}; dispatchers pick from old data")
+    elif is_old(redis.age_seconds):
+        yield Problem("redis", "Stale", f"{confirmed_text(redis.age_seconds)}: dispatchers pick from old data")
     elif not redis.complete:
         yield Problem("redis", "Incomplete", "the projection is being rebuilt: pools may be missing")
 
@@ -128,19 +128,25 @@ def _of_definitions(leader: Leader, definitions: Mapping[str, int | None]) -> It
             yield Problem("definitions", "Outdated", text)
 
 
-def _of_object(kind: str, found: Pool | Generator) -> Problem | None:
-    """Return why a pool or generator is not Ready; None if it is, or if a person wants it so."""
+def _of_object(kind: str, found: Pool | Generator) -> Iterator[Problem]:
+    """Yield why a pool or generator is not Ready, unless a person wants it so, and an annotation without effect."""
     name = f"{kind}/{found.meta.name}"
     ready = _condition(found, "Ready")
+    if found.pause_problem:
+        yield Problem(name, PAUSE_IGNORED, found.pause_problem)
     if found.status.observed_generation != found.meta.generation and found.meta.generation:
-        return Problem(name, "NotObserved", "the operator has not acted on the last change of its spec")
-    if ready is None:
-        return Problem(name, "NotObserved", "the operator has not looked at it yet")
-    if ready.status == "True" or ready.reason in _INTENDED:
-        return None
-    silence = _condition(found, "MassSilence")
-    more = f"; MassSilence: {silence.message}" if silence and silence.status == "True" else ""
-    return Problem(name, ready.reason, f"{ready.message}{_paused(found)}{more}")
+        yield Problem(name, "NotObserved", "the operator has not acted on the last change of its spec")
+    elif ready is None:
+        yield Problem(name, "NotObserved", "the operator has not looked at it yet")
+    elif ready.status != "True" and ready.reason not in _INTENDED:
+        silence = _condition(found, "MassSilence")
+        more = f"; MassSilence: {silence.message}" if silence and silence.status == "True" else ""
+        yield Problem(name, ready.reason, f"{ready.message}{_paused(found)}{more}")
+
+
+def _of_node(node: Node) -> Iterator[Problem]:
+    if node.ignored_commands:
+        yield Problem(f"nodecapability/{node.meta.name}", "CommandIgnored", node.ignored_commands)
 
 
 def _paused(found: Pool | Generator) -> str:

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from hotpool.api.slice import MemberState
 from hotpool.cli.health import FleetHealth
 from hotpool.cli.node_events import HistoryEntry
-from hotpool.cli.render.top_rows import NodeRow, PoolRow
+from hotpool.cli.render.top_rows import NodeRow, PoolRow, Rows
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 from hotpool.core.explain.explain import Explanation, PoolExplanation, Requirement
 from hotpool.core.explain.remarks import missing_service
@@ -122,13 +122,13 @@ def generator_change(change: GeneratorChange) -> Json:
     }
 
 
-def top(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
-    """Return the JSON of `top`; None leaves a list out."""
-    document: Json = {}
-    if nodes is not None:
-        document["nodes"] = [_node_row(row) for row in nodes]
-    if pools is not None:
-        document["pools"] = [_pool_row(row) for row in pools]
+def top(rows: Rows) -> Json:
+    """Return the JSON of `top`; a table that is not shown is left out."""
+    document: Json = {"warning": rows.warning or None}
+    if rows.nodes is not None:
+        document["nodes"] = [_node_row(row) for row in rows.nodes]
+    if rows.pools is not None:
+        document["pools"] = [_pool_row(row) for row in rows.pools]
     return document
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hotpool.api import meta
 from hotpool.common.durations import age, parse, seconds_since
+from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
 
 Json = Mapping[str, Any]
@@ -16,6 +17,7 @@ _POLL_SECONDS: Final = 0.25
 _POLLS: Final = 10
 """Reads of a Lease that seems expired: a leader renews it every second."""
 _DEFAULT_DURATION: Final = 6
+_FORBIDDEN: Final = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,6 @@ class Leader:
     def leads(self) -> bool:
         """True if an operator leads."""
         return not self.problem
-
-    @property
-    def warning(self) -> str:
-        """First line of a command whose output depends on the operator; empty if one leads."""
-        return f"WARNING: no operator leads: {self.problem}. What follows may be old." if self.problem else ""
 
 
 def leader_of(lease: Json | None, probe: Json | None, now: datetime, *, renewing: bool = False) -> Leader:
@@ -91,19 +88,41 @@ def _probe_lag(renewed: str | None, probe: Json | None) -> float | None:
     return (last - beat).total_seconds() if last and beat else None
 
 
-async def read_leader(reader: Reader) -> Leader:
+async def read_leader(reader: Reader, before: Leader | None = None) -> Leader:
     """Read the leader. Raises ApiUnavailable.
 
-    A Lease that seems expired is read again for up to 2.5 s: the clocks may differ, and a leader renews it.
+    A Lease that seems expired is compared with `before`, read at least a second ago, or else read again for up to
+    2.5 s: the clocks may differ, and a leader renews it.
     """
-    lease, probe = await reader.operator_leases()
-    found = leader_of(lease, probe, datetime.now(UTC))
-    if found.leads or not found.holder:
+    found = await _read(reader, before)
+    if before or found.leads or not found.holder:
         return found
     for _ in range(_POLLS):
         await asyncio.sleep(_POLL_SECONDS)
-        lease, probe = await reader.operator_leases()
-        again = leader_of(lease, probe, datetime.now(UTC), renewing=True)
+        again = await _read(reader, found)
         if again.renewed != found.renewed:
             return again
     return found
+
+
+async def _read(reader: Reader, before: Leader | None) -> Leader:
+    lease, probe = await reader.operator_leases()
+    renewed = ((lease or {}).get("spec") or {}).get("renewTime")
+    return leader_of(lease, probe, datetime.now(UTC), renewing=before is not None and renewed != before.renewed)
+
+
+async def read_leader_if_allowed(reader: Reader, before: Leader | None = None) -> Leader | None:
+    """Return the leader as `read_leader`, or None if this account may not list Leases. Raises ApiUnavailable."""
+    try:
+        return await read_leader(reader, before)
+    except ApiUnavailable as error:
+        if error.status != _FORBIDDEN:
+            raise
+        return None
+
+
+def warning_of(leader: Leader | None) -> str:
+    """Return the first line of a command whose output depends on the operator; empty if one leads."""
+    if leader is None:
+        return "WARNING: this account may not list Leases, so it is not known whether an operator leads."
+    return f"WARNING: no operator leads: {leader.problem}. What follows may be old." if leader.problem else ""

@@ -19,6 +19,13 @@ app: Final = LazyGroup(
         "pick": ("hotpool.cli.pick", "Pick a node of a pool, as a dispatcher does."),
         "drain": ("hotpool.cli.drain", "Offer no new work to a node: set its spec.drain."),
         "undrain": ("hotpool.cli.undrain", "Offer a drained node again: unset its spec.drain."),
+        "start": ("hotpool.cli.start", "Start a service of a node through the cluster."),
+        "stop": ("hotpool.cli.stop", "Stop a service of a node through the cluster."),
+        "exclude": ("hotpool.cli.exclude", "Keep a node out of a pool: add it to spec.excludeNodes."),
+        "include": (
+            "hotpool.cli.include",
+            "End the exclusion of a node from a pool: remove it from spec.excludeNodes.",
+        ),
         "enroll": (
             "hotpool.cli.enroll",
             "Create an account and a kubeconfig for the agent of a node outside the cluster.",

@@ -1,15 +1,10 @@
 """`hotpool status`: is the fleet healthy? Reads only."""
 
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from hotpool.cli import json_output
-from hotpool.cli.fleet_reader import FleetSnapshot
-from hotpool.cli.health import FleetHealth, RedisHealth, judge
-from hotpool.cli.leader import read_leader
 from hotpool.cli.options import (
-    CommandError,
+    ERROR_CODES,
     FleetOptions,
     OutputFormat,
     RedisOptions,
@@ -17,18 +12,9 @@ from hotpool.cli.options import (
     print_json,
     redis_options,
 )
-from hotpool.cli.query import ERROR_CODES, error_message, no_fleet, run_query
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command, output_option
-from hotpool.core.model import CUSTOM_KINDS, Kind
-from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.reader import Reader
 
-T = TypeVar("T")
-
-_FORBIDDEN: Final = 403
-_LEASES: Final = "leases"
-_DEFINITIONS: Final = "customresourcedefinitions"
 _HELP: Final = HelpSections(
     examples={
         "Is everything well?": "hotpool status -n speech",
@@ -58,8 +44,13 @@ def status(*, redis: RedisOptions | None, fleet: FleetOptions, output: OutputFor
     not ready, or the definitions are older than the operator needs. A node that is away is shown, and is a problem only
     where a pool misses it. A part that this account may not read is named, and the rest is shown.
     """
-    health = run_query("status", fleet, lambda reader: _read(reader, fleet, redis))
+    from hotpool.cli.query import run_query
+    from hotpool.cli.status_reader import read_health
+
+    health = run_query("status", fleet, lambda reader: read_health(reader, fleet, redis))
     if output is OutputFormat.JSON:
+        from hotpool.cli import json_output
+
         print_json(json_output.status(health))
     else:
         from hotpool.cli.render.status import show_status
@@ -67,56 +58,3 @@ def status(*, redis: RedisOptions | None, fleet: FleetOptions, output: OutputFor
         show_status(health)
     if not health.healthy:
         sys.exit(exit_codes.UNHEALTHY if health.problems else exit_codes.FORBIDDEN)
-
-
-async def _read(reader: Reader, fleet: FleetOptions, redis: RedisOptions | None) -> FleetHealth:
-    """Read all parts. Raises CommandError without a fleet or any right, and ApiUnavailable for other failures."""
-    snapshot = FleetSnapshot()
-    refused: dict[str, str] = {}
-
-    async def unless_refused(resource: str, read: Callable[[], Awaitable[T]]) -> T | None:
-        try:
-            return await read()
-        except ApiUnavailable as error:
-            if error.status != _FORBIDDEN:
-                raise
-            refused[resource] = error_message(error, fleet.namespace)[0]
-            return None
-
-    async def add(kind: Kind) -> None:
-        async for body in reader.each(kind):
-            snapshot.add(kind, body)
-
-    for kind in (Kind.NODE, Kind.POOL, Kind.GENERATOR):
-        await unless_refused(kind, lambda kind=kind: add(kind))  # type: ignore[misc]
-    leader = await unless_refused(_LEASES, lambda: read_leader(reader))
-    definitions = await unless_refused(_DEFINITIONS, lambda: _definitions(reader))
-    refused.pop(_DEFINITIONS, None)  # few may read them, and the leader states what it needs
-    if {Kind.NODE, Kind.POOL, _LEASES} <= refused.keys():
-        raise CommandError(refused[Kind.NODE], exit_codes.FORBIDDEN)
-    if not (snapshot.bodies or snapshot.unreadable or refused) and leader and leader.never_ran:
-        raise CommandError(no_fleet(fleet.namespace), exit_codes.NOT_FOUND)
-    return judge(
-        fleet.namespace,
-        snapshot,
-        leader=leader,
-        redis=await _redis(redis, fleet.namespace) if redis else None,
-        definitions=definitions,
-        refused=refused,
-    )
-
-
-async def _definitions(reader: Reader) -> dict[str, int | None]:
-    return {kind.value: await reader.schema_revision(kind) for kind in CUSTOM_KINDS}
-
-
-async def _redis(redis: RedisOptions, namespace: str) -> RedisHealth:
-    """Return the state of the projection, which each look-up states, also that of a pool that does not exist."""
-    from hotpool.lookup import LookupUnavailableError
-
-    try:
-        async with redis.lookup(namespace) as lookup:
-            found: Any = await lookup.members("")
-    except (LookupUnavailableError, ValueError) as error:
-        return RedisHealth(error=str(error))
-    return RedisHealth(found.age_seconds, found.complete)

@@ -14,6 +14,7 @@ DIFFERENT: Final = 1
 NO_MEMBER: Final = 1
 NOT_YET: Final = 1
 UNHEALTHY: Final = 1
+REFUSED: Final = 1
 UNAVAILABLE: Final = 3
 FORBIDDEN: Final = 4
 NOT_FOUND: Final = 5

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from hotpool.cli.health import FleetHealth, Problem, RedisHealth
 from hotpool.cli.leader import Leader
+from hotpool.cli.redis_age import confirmed_text
 from hotpool.cli.render.tables import BAD, BOLD, GOOD, listing, plural, print_line, table
 from hotpool.common.durations import age
 
@@ -62,8 +63,7 @@ def _redis(redis: RedisHealth | None) -> str | Text:
         return "not asked: --redis URL"
     if redis.error:
         return Text("UNAVAILABLE", BAD)
-    stamped = "never confirmed" if redis.age_seconds is None else f"confirmed {age(redis.age_seconds)} ago"
-    return f"{stamped}, {'complete' if redis.complete else 'incomplete'}"
+    return f"{confirmed_text(redis.age_seconds)}, {'complete' if redis.complete else 'incomplete'}"
 
 
 def _nodes(nodes: Mapping[str, int] | None) -> str:

@@ -21,7 +21,7 @@ from hotpool.api.meta import timestamp
 from hotpool.cli import json_output
 from hotpool.cli.fleet_reader import FleetSnapshot
 from hotpool.cli.health import FleetHealth, RedisHealth, judge
-from hotpool.cli.leader import Leader, leader_of
+from hotpool.cli.leader import Leader, leader_of, warning_of
 from hotpool.cli.render.status import MAX_PROBLEMS, show_status
 from hotpool.core.model import Kind
 
@@ -78,7 +78,7 @@ def test_a_fleet_is_healthy_with_a_leader_and_ready_pools() -> None:
 def test_a_lease_that_nobody_renews_means_that_no_operator_leads(lease: dict[str, Any] | None, expected: str) -> None:
     leader = leader_of(lease, None, NOW)
     assert (leader.leads, leader.problem) == (False, expected)
-    assert leader.warning == f"WARNING: no operator leads: {expected}. What follows may be old."
+    assert warning_of(leader) == f"WARNING: no operator leads: {expected}. What follows may be old."
     assert problems(health(leader=leader)) == [("operator", "NoLeader")]
 
 
@@ -130,6 +130,17 @@ def test_a_pool_or_generator_that_is_not_ready_is_a_problem_with_its_reason() ->
         ("nodepoolgenerator/g", "InvalidSpec"),
     ]
     assert found.problems[1].message == "0 Ready members, 1 required; MassSilence: 3 of 4 nodes are silent"
+
+
+def test_a_command_and_an_annotation_without_effect_are_problems() -> None:
+    paused = pool("p")
+    paused["metadata"]["annotations"] = {"hotpool.dev/paused": "yes"}
+    node = node_object("edge-1", report(service("w", "asr")), conditions=[condition()])
+    node["spec"] = {"services": [{"id": "x", "desired": "Running"}]}
+    assert problems(health(paused, node)) == [
+        ("nodepool/p", "PauseIgnored"),
+        ("nodecapability/edge-1", "CommandIgnored"),
+    ]
 
 
 def test_definitions_older_than_the_operator_needs_are_a_problem() -> None:
