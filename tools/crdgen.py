@@ -27,11 +27,13 @@ class Kind:
     short: str
     model: type[meta.ApiModel]
     columns: tuple[tuple[str, str, str, int], ...]
-    """Name, type, JSONPath, priority (1: only with -o wide)."""
+    """Name, type, JSONPath, priority (1: only with -o wide). Of a list, kubectl would print the first item alone."""
     selectable: tuple[str, ...] = ()
     rules: tuple[tuple[str, str], ...] = ()
     """CEL rules of the root: rule, message."""
     status: bool = True
+    listed: bool = True
+    """True to include it in `kubectl get hotpool`. A fleet has very many slices."""
 
 
 def _name_rule(limit: int, *, label: bool) -> tuple[str, str]:
@@ -44,7 +46,7 @@ def _name_rule(limit: int, *, label: bool) -> tuple[str, str]:
 
 
 _READY: Final = ("Ready", "string", ".status.ready", 0)
-_REASON: Final = '.status.conditions[?(@.type=="Ready")].reason'
+_REASON: Final = ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0)
 _DRAINING: Final = '.status.conditions[?(@.type=="Draining")].status'
 _POOL_OF_SLICE: Final = ".metadata.labels." + meta.POOL_LABEL.replace(".", "\\.")
 _AGE: Final = ("Age", "date", ".metadata.creationTimestamp", 0)
@@ -57,8 +59,9 @@ KINDS: Final = (
         model=capability.NodeCapability,
         columns=(
             _READY,
-            ("Reason", "string", _REASON, 0),
+            _REASON,
             ("Services", "string", ".status.report.summary", 0),
+            ("Types", "string", ".status.report.readyTypes", 0),
             ("Draining", "string", _DRAINING, 0),
             _AGE,
             ("Agent", "string", ".status.report.agentVersion", 1),
@@ -77,14 +80,15 @@ KINDS: Final = (
         model=pool.NodePool,
         columns=(
             _READY,
+            _REASON,
             ("Members", "integer", ".status.members", 0),
             ("Suspect", "integer", ".status.suspectMembers", 0),
             ("Draining", "integer", ".status.drainingMembers", 0),
             ("Min", "integer", ".spec.minMembers", 0),
+            ("Key", "string", ".spec.generated.key", 0),
             _AGE,
             ("Mode", "string", ".spec.mode", 1),
             ("Slices", "integer", ".status.slices", 1),
-            ("Reason", "string", _REASON, 1),
             ("Last Change", "date", ".status.lastChange", 1),
         ),
         selectable=(".status.ready", ".spec.mode", ".spec.generated.by"),
@@ -99,10 +103,10 @@ KINDS: Final = (
             ("Pool", "string", _POOL_OF_SLICE, 0),
             ("Term", "integer", ".term", 0),
             _AGE,
-            ("Nodes", "string", ".members[*].node", 1),
         ),
         rules=(_name_rule(63, label=True),),
         status=False,
+        listed=False,
     ),
     Kind(
         kind="NodePoolGenerator",
@@ -111,10 +115,10 @@ KINDS: Final = (
         model=generator.NodePoolGenerator,
         columns=(
             _READY,
+            _REASON,
             ("Pools", "integer", ".status.pools", 0),
             ("Not Admitted", "integer", ".status.notAdmittedCount", 0),
             _AGE,
-            ("Reason", "string", _REASON, 1),
         ),
         selectable=(".status.ready",),
         rules=(_name_rule(meta.GENERATOR_NAME_MAX, label=True),),
@@ -211,7 +215,7 @@ def definition(kind: Kind) -> Json:
                 "plural": kind.plural,
                 "singular": kind.kind.lower(),
                 "shortNames": [kind.short],
-                "categories": ["hotpool"],
+                **({"categories": ["hotpool"]} if kind.listed else {}),
             },
             "versions": [version],
         },

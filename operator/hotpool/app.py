@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
+from hotpool.api.meta import ELECTION_LEASE, SCHEMA_REVISION
 from hotpool.clock import Clock
 from hotpool.common import early_signals, exit_codes, kubeconfig
 from hotpool.common.health_server import ListenError, check_lines, serving
@@ -35,7 +35,7 @@ from hotpool.kube import custom_resource_watch
 from hotpool.kube.client import ApiUnavailable, Connection, connect
 from hotpool.kube.endpoint_facts import EndpointFacts
 from hotpool.kube.event_writer import EventWriter
-from hotpool.kube.leader_election import LeaderElector
+from hotpool.kube.leader_election import LeaderElector, leader_annotations
 from hotpool.kube.lease_watch import LeaseWatch
 from hotpool.kube.lease_watch_probe import LeaseWatchProbe
 from hotpool.kube.node_watch import NodeWatch
@@ -106,7 +106,7 @@ class Operator:
             connection.login,
             won=partial(notify, self._won.set),
             lost=partial(notify, self._lost.set),
-            annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
+            annotations=leader_annotations(kube_nodes=settings.kube_nodes),
         )
         self._reader = Reader(api, settings.namespace)
         self._clock = clock = Clock()

@@ -6,7 +6,7 @@ from typing import Any
 
 from hotpool.api.capability import Report as WireReport
 from hotpool.api.generator import GeneratorStatus
-from hotpool.api.meta import API_VERSION, LEASE_PREFIX, POOL_LABEL
+from hotpool.api.meta import API_VERSION, ELECTION_LEASE, LEASE_LABEL, LEASE_PREFIX, POOL_LABEL, PROBE_LEASE
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core import languages
@@ -232,6 +232,19 @@ def lease(name: str, renewed: str, *, holder: str = "i/1", interval: float | Non
     found = decode_lease(f"{LEASE_PREFIX}{name}", holder, renewed, duration, uid=uid, version=version)
     assert found
     return found
+
+
+def election_lease(renewed: str, *, holder: str | None = "operator-1", term: int = 8, **annotations: str) -> Json:
+    """Return the election Lease as on the wire. `annotations`: names below hotpool.dev/, with `_` for `-`."""
+    written = {f"hotpool.dev/{name.replace('_', '-')}": value for name, value in annotations.items()}
+    spec = {"holderIdentity": holder, "leaseTransitions": term, "leaseDurationSeconds": 6, "renewTime": renewed}
+    return {"kind": "Lease", "metadata": {"name": ELECTION_LEASE, "annotations": written}, "spec": spec}
+
+
+def probe_lease(renewed: str) -> Json:
+    """Return the probe Lease as on the wire."""
+    metadata = {"name": PROBE_LEASE, "labels": {LEASE_LABEL: "true"}}
+    return {"kind": "Lease", "metadata": metadata, "spec": {"holderIdentity": "o", "renewTime": renewed}}
 
 
 def requires(*types: str, **more: Any) -> Json:

@@ -27,7 +27,7 @@ def _reduce(kind: str, schema: Json) -> None:
     if kind == "NodeCapability":
         report = _at(schema, "status", "report")
         _drop(_at(schema, "spec"), "addresses", "limits")
-        _drop(report, "addresses")
+        _drop(report, "addresses", "readyTypes")
         dropped = ("endpoint", "endpointReason", "maxConcurrent", "pod", "inFlight")
         _drop(report["properties"]["services"]["items"], *dropped)
         _drop(_at(schema, "status"), "drain")

@@ -24,6 +24,7 @@ PLURALS = {
     "NodePoolGenerator": "nodepoolgenerators",
     "Lease": "leases",
     "Event": "events",
+    "CustomResourceDefinition": "customresourcedefinitions",
 }
 _PAGE = 2
 """Maximum of objects in a page, whatever `limit` is, so that every list has pages."""
@@ -34,8 +35,8 @@ class ReadApi:
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Json]] = {plural: {} for plural in PLURALS.values()}
-        self.refused: dict[str, int] = {}
-        """Plural → the HTTP status of every request for it."""
+        self.refused: dict[str, int] = {"customresourcedefinitions": 403}
+        """Plural → the HTTP status of every request for it. Few may read the definitions."""
         self.requests: set[tuple[str, str, str]] = set()
         """(verb, group, plural) of all requests, as a Role has to allow them."""
         self.namespaces: set[str] = set()
@@ -63,9 +64,11 @@ class ReadApi:
         return path
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer a request: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME] or /api/v1/nodes[/NAME]."""
+        """Answer a request: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME], /api/v1/nodes[/NAME] or a CRD."""
         if request.path.startswith("/api/v1/nodes"):
             group, plural, rest = "", "nodes", request.path.split("/")[4:]
+        elif "customresourcedefinitions" in request.path:
+            _, _, group, _, plural, *rest = request.path.split("/")
         else:
             _, _, group, _, _, namespace, plural, *rest = request.path.split("/")
             self.namespaces.add(namespace)

@@ -172,6 +172,7 @@ def _report(name: str, sequence: int, ready: dict[str, bool], interval: int) -> 
         "time": timestamp(),
         "intervalSeconds": interval,
         "summary": f"{sum(ready.values())}/{len(ready)}",
+        "readyTypes": ",".join(sorted(type_ for type_, runs in ready.items() if runs)),
         "services": services,
         "capabilities": capabilities,
     }

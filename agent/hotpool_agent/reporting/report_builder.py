@@ -75,6 +75,7 @@ def build(
             "leaving": leaving,
             "draining": draining,
             "summary": f"{running}/{len(statuses)}",
+            "ready_types": listed_types([item.type for item in capabilities if item.ready]),
             "services": services,
             "capabilities": capabilities,
             "dropped": dropped.count + len(left_out) + len(refused),
@@ -85,12 +86,21 @@ def build(
     return replace(with_digest(report, stable), dropped=tuple(left_out), dropped_items=items)
 
 
+def listed_types(types: Sequence[str], limit: int = 63) -> str:
+    """Return `asr,nmt`, or `asr,nmt,+3` if not all fit into `limit` characters."""
+    for left in range(len(types)):
+        text = ",".join([*types[: len(types) - left], *([f"+{left}"] if left else [])])
+        if len(text) <= limit:
+            return text
+    return f"+{len(types)}" if types else ""
+
+
 def minimal(whole: Report, reason: MinimalReason) -> ReportContent:
     """Return the report in which no type is ready, sent in place of a whole one (requirements A12, B11)."""
     unready = tuple(
         TypeCapability(type=capability.type, ready=False, reason=reason) for capability in whole.capabilities
     )
-    left_out = {"services": (), "addresses": (), "platform": None, "hardware": None}
+    left_out = {"services": (), "addresses": (), "platform": None, "hardware": None, "ready_types": ""}
     bare = whole.model_copy(update={"capabilities": unready, **left_out})
     return replace(with_digest(bare), minimal=reason)
 

@@ -281,6 +281,8 @@ class Report(ApiModel):
     """H, the heartbeat interval in seconds."""
     summary: Short = ""
     """Number of running services and of all services, for example 3/4."""
+    ready_types: Short = ""
+    """The ready types, for people: for example asr,nmt. A last item +2 stands for two more."""
     platform: Platform | None = None
     """The machine's platform."""
     hardware: Hardware | None = None
@@ -332,7 +334,7 @@ class CapabilityStatus(ApiModel):
         tuple[Condition, ...],
         Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
-    """Conditions Ready, Draining, Drained, AddressNotAllowed and AddressConflict, written by the operator."""
+    """Conditions of the operator: Ready, Draining, Drained, AddressNotAllowed, AddressConflict and CommandIgnored."""
     drain: DrainStatus | None = None
     """Progress of the drain, written by the operator while the node drains."""
     ready: Tristate | None = None

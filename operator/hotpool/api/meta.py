@@ -19,13 +19,16 @@ from hotpool.api.names import LABEL_PATTERN, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-SCHEMA_REVISION: Final = 6
+SCHEMA_REVISION: Final = 7
 """Revision of the CRDs, raised with each change of their schema. The operator refuses to start on an older one."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
+"""On a CRD: its revision. On the election Lease: the oldest one with which the leader starts."""
 PAUSED_ANNOTATION: Final = "hotpool.dev/paused"
 KUBE_NODES_ANNOTATION: Final = "hotpool.dev/kube-nodes"
 """On the election Lease: `true` while the leader watches v1 Nodes, so that the command line reads them, too."""
+VERSION_ANNOTATION: Final = "hotpool.dev/version"
+"""On the election Lease: version of the leader."""
 POOL_LABEL: Final = "hotpool.dev/pool"
 AGENT_PREFIX: Final = "agent.hotpool.dev/"
 LEASE_LABEL: Final = f"{AGENT_PREFIX}lease"

@@ -1,7 +1,7 @@
-"""JSON of `why`, `top` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
+"""JSON of `status`, `why`, `top` and `diff`, see docs/reference/commands.md. Fields are added, not renamed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic.alias_generators import to_camel
 
 from hotpool.api.slice import MemberState
+from hotpool.cli.health import FleetHealth
 from hotpool.cli.node_events import HistoryEntry
-from hotpool.cli.render.top_rows import NodeRow, PoolRow
+from hotpool.cli.render.top_rows import NodeRow, PoolRow, Rows
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 from hotpool.core.explain.explain import Explanation, PoolExplanation, Requirement
 from hotpool.core.explain.remarks import missing_service
@@ -25,6 +26,8 @@ Json = dict[str, Any]
 _NAMES: Final = {
     "kind": "change",
     "silent": "lastSeenSeconds",
+    "age": "ageSeconds",
+    "probe_lag": "probeLagSeconds",
     "running": "servicesRunning",
     "minimum": "minMembers",
     "changes": "joinedLastMinute",
@@ -119,14 +122,35 @@ def generator_change(change: GeneratorChange) -> Json:
     }
 
 
-def top(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
-    """Return the JSON of `top`; None leaves a list out."""
-    document: Json = {}
-    if nodes is not None:
-        document["nodes"] = [_node_row(row) for row in nodes]
-    if pools is not None:
-        document["pools"] = [_pool_row(row) for row in pools]
+def top(rows: Rows) -> Json:
+    """Return the JSON of `top`; a table that is not shown is left out."""
+    document: Json = {"warning": rows.warning or None}
+    if rows.nodes is not None:
+        document["nodes"] = [_node_row(row) for row in rows.nodes]
+    if rows.pools is not None:
+        document["pools"] = [_pool_row(row) for row in rows.pools]
     return document
+
+
+def status(health: FleetHealth) -> Json:
+    """Return the JSON of `status`; a part that cannot be read is null."""
+    leader, definitions = health.leader, health.definitions
+    return {
+        "namespace": health.namespace,
+        "healthy": health.healthy,
+        "problems": [asdict(problem) for problem in health.problems],
+        "unreadable": list(health.unreadable),
+        "operator": _fields(leader) | {"leads": leader.leads, "problem": leader.problem or None} if leader else None,
+        "redis": _fields(health.redis) | {"error": health.redis.error or None} if health.redis else None,
+        "nodes": None if health.nodes is None else _counted("reason", health.nodes),
+        "pools": None if health.pools is None else {"count": health.pools, "ready": health.pools_ready},
+        "definitions": None if definitions is None else [{"name": n, "revision": r} for n, r in definitions.items()],
+        "agents": _counted("version", health.agents),
+    }
+
+
+def _counted(name: str, counts: Mapping[str, int]) -> list[Json]:
+    return [{name: word, "count": count} for word, count in counts.items()]
 
 
 def _ejection(item: "Ejection") -> Json:

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, wraps
@@ -147,6 +147,15 @@ def redis_options(help_text: str, *, required: bool) -> Callable[[F], F]:
         return cast("F", url(prefix(wrapped)))
 
     return decorate
+
+
+ERROR_CODES: Final[Mapping[int, str]] = {
+    exit_codes.USAGE: "wrong usage",
+    exit_codes.UNAVAILABLE: "the API server cannot be reached or answers with an error",
+    exit_codes.FORBIDDEN: "not allowed: the message names verb and resource",
+    exit_codes.NOT_INSTALLED: "hotpool's definitions are not installed in the cluster",
+}
+"""Exit codes of every command that reads from the API server."""
 
 
 class CommandError(Exception):

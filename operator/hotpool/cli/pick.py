@@ -17,6 +17,7 @@ from hotpool.cli.options import (
     fleet_options,
     redis_options,
 )
+from hotpool.cli.redis_age import confirmed_text, is_old
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import EnumChoice, HelpSections, command, output_option
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, PickOptions, Reason, Strategy
@@ -73,7 +74,7 @@ def pick(
 
     The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. With --endpoint it
     passes over nodes without an endpoint of that type. Nothing is reserved. The kubeconfig is only read for its
-    namespace: the API server is not used.
+    namespace: the API server is not used. On a terminal, an old or incomplete projection is a warning.
     """
     if family and not type_:
         fail("pick", "--family needs --endpoint TYPE: it is the IP version of its address", exit_codes.USAGE)
@@ -88,6 +89,8 @@ def pick(
         fail("pick", str(error), exit_codes.UNAVAILABLE)
     except ValueError as error:
         fail("pick", str(error), exit_codes.USAGE)
+    if sys.stderr.isatty() and (warning := _age_warning(result)):
+        click.echo(warning, err=True)
     if output is OutputFormat.JSON:
         click.echo(json.dumps(asdict(result)))
     elif isinstance(result, Picked):
@@ -140,3 +143,12 @@ def _no_member_reason(result: NoMember) -> str:
         return result.reason
     age = "of unknown age" if result.age_seconds is None else f"{result.age_seconds:.0f} s old"
     return f"{result.reason}, {age}{'' if result.complete else ', incomplete'}"
+
+
+def _age_warning(result: Picked | NoMember) -> str:
+    """Return a warning for people if Redis is old or incomplete; empty if it is not, or if that is the reason."""
+    if isinstance(result, NoMember) and result.reason is Reason.STALE:
+        return ""
+    if is_old(result.age_seconds):
+        return f"warning: Redis was {confirmed_text(result.age_seconds)}: this may be old; see hotpool status"
+    return "" if result.complete else "warning: Redis is incomplete, and being rebuilt: pools may be missing"

@@ -1,7 +1,8 @@
 """Queries of the API server: connection, error messages and exit codes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
@@ -16,13 +17,8 @@ T = TypeVar("T")
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
 _MAX_SUGGESTIONS: Final = 3
-ERROR_CODES: Final[Mapping[int, str]] = {
-    exit_codes.USAGE: "wrong usage",
-    exit_codes.UNAVAILABLE: "the API server cannot be reached or answers with an error",
-    exit_codes.FORBIDDEN: "not allowed: the message names verb and resource",
-    exit_codes.NOT_INSTALLED: "hotpool's definitions are not installed in the cluster",
-}
-"""Exit codes of every command that reads from the API server."""
+_GENERATED: Final = re.compile(r"[a-z0-9-]+-[0-9a-f]{8}")
+"""End of the name of a generated pool: slug and hash."""
 
 
 def run_query(command: str, fleet: FleetOptions, query: Callable[[Reader], Awaitable[T]]) -> T:
@@ -77,12 +73,67 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def no_fleet(namespace: str) -> str:
+    """Return the text for a namespace in which nothing was found, and no operator has led."""
+    return f"no fleet in namespace {namespace}: no operator has run in it; see -n and --context"
+
+
+async def _never_led(reader: Reader) -> bool:
+    """Return True if no operator has led in this namespace. False without the right to know."""
+    try:
+        return not any(await reader.operator_leases())
+    except ApiUnavailable:
+        return False
+
+
 async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[str, Any]:
-    """Return one object. Raises CommandError with similar names if it does not exist."""
+    """Return one object; a generated pool also by `generator/key`. Raises CommandError if it does not exist.
+
+    The message has similar names.
+    """
+    if kind is Kind.POOL and "/" in name:
+        generator, _, key = name.partition("/")
+        return await _find_generated(reader, generator, key, namespace)
     if body := await reader.get(kind, name):
         return body
     known = [item["metadata"]["name"] async for item in reader.each(kind)]
-    similar = get_close_matches(name, known, _MAX_SUGGESTIONS, 0.5)
+    if not known and await _never_led(reader):
+        raise CommandError(no_fleet(namespace), exit_codes.NOT_FOUND)
     others = f"there are {len(known)} others" if known else "there is none at all: see -n and --context"
-    hint = f"; similar: {', '.join(similar)}" if similar else f"; {others}"
-    raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)
+    hint = _similar(name, known) or f"; {others}"
+    retired = await _retired(reader, name) if kind is Kind.POOL else ""
+    text = f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}{retired}"
+    raise CommandError(text, exit_codes.NOT_FOUND)
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    similar = get_close_matches(name, list(known), _MAX_SUGGESTIONS, 0.5)
+    return f"; similar: {', '.join(similar)}" if similar else ""
+
+
+async def _find_generated(reader: Reader, generator: str, key: str, namespace: str) -> dict[str, Any]:
+    """Return the pool that a generator made for a key. Raises CommandError with similar keys if there is none."""
+    keys: dict[str, str] = {}
+    async for body in reader.each(Kind.POOL):
+        made = (body.get("spec") or {}).get("generated") or {}
+        if made.get("by") != generator:
+            continue
+        if made.get("key") == key:
+            return body
+        keys[made.get("key") or ""] = body["metadata"]["name"]
+    others = f"; it has {len(keys)} other pools" if keys else "; it has no pool, or there is no such generator"
+    text = f"nodepoolgenerator {generator} in namespace {namespace} has no pool for key {key}"
+    raise CommandError(f"{text}{_similar(key, keys) or others}", exit_codes.NOT_FOUND)
+
+
+async def _retired(reader: Reader, name: str) -> str:
+    """Return what became of a name that a generator gives to its pools; empty for another name."""
+    try:
+        generators = [item["metadata"]["name"] async for item in reader.each(Kind.GENERATOR)]
+    except ApiUnavailable:
+        return ""
+    makers = [item for item in generators if name.startswith(f"{item}-")]
+    maker = max((item for item in makers if _GENERATED.fullmatch(name.removeprefix(f"{item}-"))), default="", key=len)
+    if not maker:
+        return ""
+    return f"; nodepoolgenerator {maker} deletes a pool whose key no node offers: see its notAdmitted and graceSeconds"

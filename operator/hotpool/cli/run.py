@@ -2,16 +2,16 @@
 
 import asyncio
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from pydantic import ValidationError
 
 from hotpool.cli.options import FleetOptions, fail, fleet_options, redis_server_options
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command
-from hotpool.observability import logging_setup
-from hotpool.settings import Settings
+
+if TYPE_CHECKING:
+    from hotpool.settings import Settings
 
 _HELP: Final = HelpSections(
     examples={
@@ -68,6 +68,7 @@ def operator(*, fleet: FleetOptions, **options: Any) -> None:
     has an environment variable: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
     """
     from hotpool.app import StartupError, run
+    from hotpool.observability import logging_setup
 
     options |= {"namespace": fleet.given, "kubeconfig": fleet.kubeconfig, "context": fleet.context}
     settings = _with_namespace(_settings({name: value for name, value in options.items() if value is not None}))
@@ -78,8 +79,12 @@ def operator(*, fleet: FleetOptions, **options: Any) -> None:
         fail("operator", str(error), error.exit_code)
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any]) -> "Settings":
     """Return the settings of options and environment; end the command if one is invalid."""
+    from pydantic import ValidationError
+
+    from hotpool.settings import Settings
+
     try:
         return Settings(**options)
     except ValidationError as error:
@@ -90,7 +95,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         fail("operator", f"{where}: {first['msg'].removeprefix('Value error, ')}", exit_codes.USAGE)
 
 
-def _with_namespace(settings: Settings) -> Settings:
+def _with_namespace(settings: "Settings") -> "Settings":
     """Return the settings with a namespace, which is that of the other commands if none is set."""
     fleet = FleetOptions(settings.namespace, settings.kubeconfig, settings.context)
     return settings.model_copy(update={"namespace": fleet.namespace})

@@ -22,6 +22,15 @@ class ConditionUpdate:
     message: str = ""
 
 
+PAUSE_IGNORED: Final = "PauseIgnored"
+"""Condition of a pool or generator whose annotation `paused` has no effect."""
+
+
+def pause_ignored(problem: str) -> tuple[ConditionUpdate, ...]:
+    """Return the condition PauseIgnored with a problem, else nothing."""
+    return (ConditionUpdate(PAUSE_IGNORED, "True", "InvalidAnnotation", problem),) if problem else ()
+
+
 def set_conditions(
     updates: Iterable[ConditionUpdate], before: Mapping[str, tuple[str, str]], generation: int, timestamp: str
 ) -> tuple[Condition, ...]:

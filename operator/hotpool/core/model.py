@@ -17,8 +17,7 @@ from hotpool.api.slice import MemberState
 from hotpool.core.address_problems import AddressProblem
 from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
-
-_MAX_INDEX_DIGITS: Final = 9
+from hotpool.core.slice_name import stem_and_index
 
 
 class Kind(StrEnum):
@@ -216,6 +215,8 @@ class Node:
     """True while no user has written a spec, a label or an annotation into it (requirement C4)."""
     owner: str | None = None
     """uid of the v1 Node that owns it; the garbage collector deletes it with that Node."""
+    ignored_commands: str = ""
+    """Commands in its spec that have no effect, as text; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,8 @@ class Pool:
     spec: PoolSpec
     status: PoolStatus = field(default_factory=PoolStatus)
     paused: bool = False
+    pause_problem: str = ""
+    """Reason why its annotation `paused` has no effect; empty: it has, or there is none."""
     owner: str | None = None
     """uid of the generator that owns it."""
     created: str = ""
@@ -293,13 +296,6 @@ class Slice:
         return (self.pool,) if index is None or stem == self.pool else (self.pool, stem)
 
 
-def stem_and_index(name: str) -> tuple[str, int | None]:
-    """Split a slice name: `zh-en-0` → `zh-en`, 0. The index is None if no pool names a slice like this."""
-    stem, _, suffix = name.rpartition("-")
-    canonical = stem and suffix.isdecimal() and len(suffix) <= _MAX_INDEX_DIGITS and str(int(suffix)) == suffix
-    return stem, int(suffix) if canonical else None
-
-
 @dataclass(frozen=True, slots=True)
 class Generator:
     """One NodePoolGenerator."""
@@ -308,6 +304,8 @@ class Generator:
     spec: GeneratorSpec
     status: GeneratorStatus = field(default_factory=GeneratorStatus)
     paused: bool = False
+    pause_problem: str = ""
+    """As of a pool."""
     problem: str | None = None
     """Reason why the spec is invalid."""
 

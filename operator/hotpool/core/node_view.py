@@ -108,7 +108,8 @@ def status_inputs(view: NodeView) -> tuple[object, ...]:
     `kube_unknown` is one because an agent may have been silent for long when the v1 Node's Ready becomes Unknown.
     """
     report, node = view.node.report, view.node
-    own = (view.seen, node.problem, report.types if report else None, node.conditions, node.meta.generation, node.owner)
+    known = (node.problem, node.conditions, node.meta.generation, node.owner, node.ignored_commands)
+    own = (view.seen, report.types if report else None, *known)
     use = (report.numbers, report.uncounted) if report and view.draining else ()
     addresses = (view.endpoints, view.address_problems)
     return (*pool_inputs(view), *own, use, node.drain_status, view.kube_unknown, *addresses, limits_of(view))

@@ -32,6 +32,7 @@ from hotpool.core.model import (
     Slice,
     StoredCondition,
 )
+from hotpool.kube.decode_commands import ignored_commands
 from hotpool.kube.decode_report import error_text, usable_report
 
 Json = Mapping[str, Any]
@@ -41,6 +42,7 @@ Status = TypeVar("Status", pool.PoolStatus, generator.GeneratorStatus)
 _INTERVALS_PER_LEASE: Final = 3
 _LONGEST_NAME: Final = 253
 _LONGEST_TIME: Final = 40
+_LONGEST_VALUE: Final = 40
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 """Errors of reading a value of an unexpected shape."""
 _TRISTATES: Final[Mapping[str, meta.Tristate]] = {status: status for status in get_args(meta.Tristate)}
@@ -146,8 +148,20 @@ def _version_number(value: Any) -> int:
     return value if isinstance(value, int) and 0 <= value <= meta.MAX_SAFE_INTEGER else 0
 
 
+def _pause_annotation(body: Json) -> Any:
+    return (body["metadata"].get("annotations") or {}).get(meta.PAUSED_ANNOTATION)
+
+
 def _paused(body: Json) -> bool:
-    return (body["metadata"].get("annotations") or {}).get(meta.PAUSED_ANNOTATION) == "true"
+    return bool(_pause_annotation(body) == "true")
+
+
+def _pause_problem(body: Json) -> str:
+    """Return why the annotation has no effect. `false` and an empty one are meant to have none."""
+    value = _string(_pause_annotation(body))
+    if value in {"", "true", "false"}:
+        return ""
+    return f'annotation {meta.PAUSED_ANNOTATION} is "{value[:_LONGEST_VALUE]}", and only "true" pauses'
 
 
 def _owner(body: Json, kind: str, version: str = meta.API_VERSION) -> Mapping[str, str]:
@@ -172,6 +186,7 @@ def _node(body: Json) -> Node:
         drain_status=_drain_status(status.get("drain")),
         user_fields_empty=not (any(spec.values()) or _has_user_metadata(body["metadata"])),  # drain: false is default
         owner=_owner(body, "Node", "v1").get("uid"),
+        ignored_commands=_string(ignored_commands(spec, status)),
     )
 
 
@@ -251,6 +266,7 @@ def _pool(body: Json) -> Pool:
         spec=spec,
         status=_status(pool.PoolStatus, body),
         paused=_paused(body),
+        pause_problem=_pause_problem(body),
         owner=_owner(body, "NodePoolGenerator").get("uid"),
         created=_string(body["metadata"].get("creationTimestamp")),
         problem=problem,
@@ -305,5 +321,6 @@ def _generator(body: Json) -> Generator:
         spec=spec,
         status=_status(generator.GeneratorStatus, body),
         paused=_paused(body),
+        pause_problem=_pause_problem(body),
         problem=problem,
     )

@@ -19,7 +19,15 @@ from typing import Final
 import structlog
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.api.meta import ELECTION_LEASE, timestamp
+from hotpool import __version__
+from hotpool.api.meta import (
+    ELECTION_LEASE,
+    KUBE_NODES_ANNOTATION,
+    SCHEMA_REVISION,
+    SCHEMA_REVISION_ANNOTATION,
+    VERSION_ANNOTATION,
+    timestamp,
+)
 from hotpool.errors import RetryableError
 from hotpool.kube.election_lease import REQUEST_SECONDS, ElectionLease, Json
 from hotpool.kube.live_login import LiveLogin
@@ -38,6 +46,15 @@ _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 
 log = structlog.get_logger(__name__)
+
+
+def leader_annotations(*, kube_nodes: bool) -> dict[str, str]:
+    """Return what a leader states of itself on its Lease, for the command line. `kube_nodes`: it watches v1 Nodes."""
+    return {
+        KUBE_NODES_ANNOTATION: str(kube_nodes).lower(),
+        VERSION_ANNOTATION: __version__,
+        SCHEMA_REVISION_ANNOTATION: str(SCHEMA_REVISION),
+    }
 
 
 class LeaderElector(threading.Thread):

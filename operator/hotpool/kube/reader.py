@@ -21,7 +21,6 @@ _PING_TIMEOUT: Final = 2.0
 SYSTEM_NAMESPACE: Final = "kube-system"
 _PAGE: Final = 500
 _LEASES: Final = "coordination.k8s.io/v1"
-_ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
 _REVIEWS: Final = "authorization.k8s.io/v1"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -97,11 +96,20 @@ class Reader:
         pending = request(self._api, "GET", url_path, seconds=READ_TIMEOUT, decode=decode)
         return await asked_if_present(pending, "get", resource, group)
 
+    async def operator_leases(self) -> tuple[Json | None, Json | None]:
+        """Return the election Lease and the probe Lease, None for one that does not exist. Raises ApiUnavailable."""
+        return await self._lease(meta.ELECTION_LEASE), await self._lease(meta.PROBE_LEASE)
+
+    async def _lease(self, name: str) -> Json | None:
+        """Return one Lease by a list, because viewers may list Leases, and not get them."""
+        selector = f"metadata.name={name}"
+        return next(iter([item async for item in self.each_of(_LEASES, "leases", fieldSelector=selector)]), None)
+
     async def follows_nodes(self) -> bool:
         """Return True if the current or last leader follows v1 Nodes, by its election Lease. Raises ApiUnavailable."""
-        leases = [item async for item in self.each_of(_LEASES, "leases", fieldSelector=_ELECTION)]
-        values = [(item["metadata"].get("annotations") or {}).get(meta.KUBE_NODES_ANNOTATION) for item in leases]
-        return values == ["true"]
+        lease = await self._lease(meta.ELECTION_LEASE)
+        annotations = (lease["metadata"].get("annotations") or {}) if lease else {}
+        return bool(annotations.get(meta.KUBE_NODES_ANNOTATION) == "true")
 
     async def schema_revision(self, kind: Kind) -> int | None:
         """Return the revision of the installed CRD, 0 if it states none, None if there is no such CRD."""

@@ -55,7 +55,7 @@ def test_a_drained_machine_is_listed_as_draining_also_after_a_restart_until_it_i
     assert fleet.agent("edge-1", "drain") == "edge-1: draining\n"
     for name in pools:
         wait_for(f"draining in {name}", lambda name=name: published(fleet, name, DRAINING))  # type: ignore[misc]
-    wait_for("the columns of kubectl", lambda: _columns(fleet) == ["False", "Draining", "1/1", "True"])
+    wait_for("the columns of kubectl", lambda: _columns(fleet) == ["False", "Draining", "1/1", "llm", "True"])
     assert fleet.types_in_redis("edge-1") == {"llm"}, "its service continues to run"
 
     fleet.agents["edge-1"].kill()
@@ -70,7 +70,7 @@ def test_a_drained_machine_is_listed_as_draining_also_after_a_restart_until_it_i
 
 
 def _columns(fleet: Fleet) -> list[str]:
-    return fleet.kubectl("get", "ncap", "edge-1", "--no-headers").split()[1:5]
+    return fleet.kubectl("get", "ncap", "edge-1", "--no-headers").split()[1:6]
 
 
 def _report(fleet: Fleet) -> dict[str, Any]:

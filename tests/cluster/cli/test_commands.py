@@ -171,6 +171,49 @@ def test_a_viewer_can_run_every_query_and_nothing_else(running: Fleet, hotpool: 
             running.kubectl("auth", "can-i", verb, resource, "--as", account)
 
 
+def test_status_is_healthy_until_no_operator_leads(running: Fleet, hotpool: Run) -> None:
+    def status() -> Any:
+        return parsed(hotpool("status", "--redis", running.redis_url, "-o", "json"))
+
+    wait_for("the pools are ready", lambda: status()["healthy"], 60)
+    document = status()
+    assert document["operator"]["leads"]
+    assert document["operator"]["version"] == document["agents"][0]["version"]
+    assert (document["nodes"], document["pools"]) == ([{"reason": "Live", "count": 2}], {"count": 2, "ready": 2})
+    assert (document["unreadable"], document["definitions"], document["redis"]["complete"]) == ([], None, True)
+    assert running.operator
+    running.operator.stop()
+    result = hotpool("status")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith(f"{running.namespace}: NOT healthy, 1 problem\n")
+    assert [item["reason"] for item in status()["problems"]] == ["NoLeader"]
+
+
+def test_a_node_is_excluded_and_its_services_are_stopped_and_started_by_one_command_each(
+    running: Fleet, hotpool: Run
+) -> None:
+    def run(*words: str, code: int = 0) -> str:
+        result = hotpool(*words, kubeconfig=running.admin)
+        assert result.returncode == code, result.stderr
+        return result.stdout or result.stderr
+
+    assert run("exclude", "gold", "edge-1") == "edge-1: excluded from pool gold\n"
+    assert run("exclude", "gold", "edge-1") == "edge-1: already excluded from pool gold\n"
+    wait_for("it is out of this pool", lambda: running.members("gold") == {"edge-2": "Ready"})
+    assert running.members("zh-en") == BOTH
+    assert run("include", "gold", "edge-1") == "edge-1: not excluded from pool gold\n"
+    wait_for("it is in again", lambda: published(running, "gold", BOTH))
+    assert "similar: edge-1" in run("exclude", "gold", "edge-11", code=5)
+
+    assert run("stop", "edge-1", "piper", "--timeout", "60") == "edge-1: piper is Stopped\n"
+    wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
+    assert run("start", "edge-1", "piper", "--timeout", "60") == "edge-1: piper is Running\n"
+    wait_for("it is in again", lambda: published(running, "zh-en", BOTH))
+    assert run("start", "edge-1", "pipe", code=5) == "hotpool start: edge-1 has no service pipe; similar: piper\n"
+    running.agents["edge-2"].kill()
+    assert "waiting for the agent" in run("stop", "edge-2", "piper", "--timeout", "0.1", code=1)
+
+
 def test_a_forbidden_request_and_a_missing_object_are_one_line(running: Fleet, hotpool: Run) -> None:
     agent = running.folder / "hotpool-agent-edge-1.kubeconfig"
     for words, request in (

@@ -19,6 +19,7 @@ from tests.support.attacks import CAPABILITIES, LEASES, OTHER, OWN, Attempt
 from tests.support.identities import NODE, Credential, IdentityNamespace
 
 from hotpool.cli import enroll
+from hotpool.cli.enrollment import rotation
 from hotpool.cli.enrollment.manifests import LAST_USED_LABEL, secret_names
 from hotpool.cli.options import FleetOptions
 from hotpool.cli.program import app
@@ -317,7 +318,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, *, done: bool) -> None:
 def test_the_next_run_completes_a_run_interrupted_at_any_request(
     enroller: Enroller, monkeypatch: pytest.MonkeyPatch, phase: str, *, done: bool
 ) -> None:
-    task: Callable[..., Any] = enroll._revoke if phase == "revoking" else enroll._enroll  # noqa: SLF001
+    task: Callable[..., Any] = rotation.revoke if phase == "revoking" else rotation.create_or_rotate
     fleet = FleetOptions(enroller.fleet.namespace, str(enroller.kubeconfig), None)
     options = enroll.EnrollOptions(NODE, fleet, str(enroller.file), None, None)
 

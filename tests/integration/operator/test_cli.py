@@ -18,6 +18,7 @@ import yaml
 from click.testing import CliRunner
 from tests.support.builders import (
     condition,
+    election_lease,
     generator_object,
     node_object,
     pool_object,
@@ -37,7 +38,7 @@ from hotpool.lookup import Transition
 from localfleet.ports import free_port
 
 WIDTH: Final = 80
-COMMANDS: Final = ("why", "top", "diff", "pick", "enroll")
+COMMANDS: Final = ("status", "why", "top", "diff", "pick", "enroll")
 LONG_NODE: Final = "edge-" + "x" * 190
 SPEECH: Final = requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})
 
@@ -78,6 +79,7 @@ def fleet(api: ReadApi) -> None:
         slice_object("asr", 0, members=[{"node": n, "state": "Ready", "since": ago(99)} for n in ("edge-1", "edge-2")]),
         generator_object("speech"),
         *(lease(f"edge-{index}", ago(7)) for index in range(1, 5)),
+        election_lease(ago(0)),
         event("edge-1", "Live", "the agent reports and beats", 7200),
         event("edge-1", "Offline", "no heartbeat for 4 intervals", 7300),
         event("edge-2", "Suspect", "not of edge-1", 10),
@@ -318,7 +320,43 @@ async def test_top_shows_nodes_and_pools(hotpool: Run) -> None:
     assert nodes["edge-3"][-1] == "llm"
     assert nodes["edge-4"][1:] == ["Offline", "0", "3/3", "2"]
     pools = {line.split()[0]: line.split()[1:] for line in result.lines if line.startswith(("asr", "zh-en"))}
-    assert pools == {"asr": ["2", "0", "0", "2", "0"], "zh-en": ["1", "0", "0", "1", "1"]}
+    new = "NotObserved"
+    assert pools == {"asr": ["2", "0", "0", "2", "0", new], "zh-en": ["1", "0", "0", "1", "1", new]}
+
+
+async def test_the_first_line_of_top_and_why_says_when_no_operator_leads(hotpool: Run, reads: ReadApi) -> None:
+    reads.put(election_lease(ago(40), holder=None))
+    for words in (("top",), ("why", "edge-2", "zh-en"), ("why", "--pool", "zh-en"), ("why", "--node", "edge-1")):
+        result = await hotpool(*words)
+        assert result.code == 0
+        assert re.match(r"WARNING: no operator leads: the last one ended 4\ds ago\.", result.lines[0])
+        assert (await hotpool(*words, "-o", "json")).json["warning"].startswith("WARNING: no operator leads")
+    reads.put(election_lease(ago(0)))
+    assert (await hotpool("top", "-o", "json")).json["warning"] is None
+    reads.refused = {"leases": 403}
+    assert (await hotpool("top", "pools")).lines[0].startswith("WARNING: this account may not list Leases, so")
+
+
+async def test_top_shows_a_summary_and_the_worst_first_with_the_reason(hotpool: Run, reads: ReadApi) -> None:
+    few = condition(status="False", reason="TooFewMembers")
+    silent = condition("MassSilence", "True", "BrakeHolds")
+    reads.put(
+        {**pool_object("asr", requires=requires("asr")), "status": {"conditions": [condition()], "ready": "True"}},
+        {**pool_object("zh-en", requires=SPEECH), "status": {"conditions": [few, silent], "ready": "False"}},
+        pool_object("trial", requires=SPEECH, mode="DryRun"),
+        node_object("edge-0", translator(), conditions=[condition(status="False", reason="Draining")]),
+    )
+    lines = (await hotpool("top")).lines
+    assert lines[0] == "6 nodes: 3 Live, 1 Draining, 1 Offline, 1 Unseen, 1 flapping; 3 pools: 1 ready"
+    assert [line.split()[0] for line in lines if line.startswith("edge-")][1:] == [
+        "edge-4",
+        "edge-0",
+        "edge-3",
+        "edge-1",
+        "edge-2",
+    ]
+    notes = [line.split()[6:] for line in lines if line.startswith(("asr", "zh-en", "trial"))]
+    assert notes == [["MassSilence,", "TooFewMembers"], ["DryRun"], []]
 
 
 async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
@@ -427,6 +465,7 @@ async def test_the_namespace_of_a_manifest_is_read(hotpool: Run, reads: ReadApi)
 
 
 QUERIES: Final = [
+    ("status",),
     ("why", "edge-2", "zh-en"),
     ("why", "--pool", "zh-en"),
     ("why", "--node", "edge-1"),
@@ -445,7 +484,7 @@ async def test_all_commands_together_need_exactly_the_rights_of_the_viewer(hotpo
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert reads.requests == allowed
+    assert reads.requests - {("get", "apiextensions.k8s.io", "customresourcedefinitions")} == allowed
 
 
 @pytest.mark.parametrize("words", QUERIES)
@@ -512,6 +551,27 @@ async def test_the_error_for_a_missing_object_has_similar_names(
     assert expected in result.err
 
 
+async def test_a_generated_pool_is_found_by_generator_and_key(hotpool: Run, reads: ReadApi) -> None:
+    made = {"by": "speech", "kind": "LanguagePair", "key": "zh-en"}
+    reads.put(pool_object("speech-zh-en-0123abcd", requires=SPEECH, generated=made))
+    assert (await hotpool("why", "edge-2", "speech/zh-en")).lines[0].startswith("edge-2 in speech-zh-en-0123abcd: out")
+    assert (await hotpool("why", "--pool", "speech/zh-en")).code == 0
+    for name, hint in (
+        ("speech/zh-em", "nodepoolgenerator speech in namespace fleet has no pool for key zh-em; similar: zh-en"),
+        ("other/zh-en", "has no pool for key zh-en; it has no pool, or there is no such generator"),
+        ("speech-en-zh-0123abcd", "; nodepoolgenerator speech deletes a pool whose key no node offers: see"),
+    ):
+        result = await hotpool("why", "--pool", name)
+        assert (result.code, hint in result.err) == (5, True), result.err
+
+
+async def test_why_of_a_pool_names_what_no_service_declares(hotpool: Run, reads: ReadApi) -> None:
+    reads.put(pool_object("typo", requires=requires("nmtt")))
+    assert "No node has a service of type nmtt; similar: nmt." in (await hotpool("why", "--pool", "typo")).lines
+    document = (await hotpool("why", "--pool", "typo", "-o", "json")).json
+    assert document["undeclared"] == ["no node has a service of type nmtt; similar: nmt"]
+
+
 async def test_an_undecodable_object_is_a_warning_or_an_error(hotpool: Run, reads: ReadApi) -> None:
     broken = node_object("edge-9", translator())
     broken["metadata"]["labels"] = {"site": 7}
@@ -555,12 +615,15 @@ async def test_pick_has_the_same_options_and_reports_that_redis_is_unreachable(h
 async def test_an_empty_namespace_is_named_with_the_options_that_choose_another(hotpool: Run, reads: ReadApi) -> None:
     for stored in reads.objects.values():
         stored.clear()
-    result = await hotpool("top")
-    assert (result.code, result.err) == (0, "nothing in namespace fleet; see -n and --context\n")
-    for words in (("why", "--node", "edge-1"), ("why", "--pool", "zh-en")):
+    text = "no fleet in namespace fleet: no operator has run in it; see -n and --context\n"
+    for words in (("top",), ("status",), ("why", "--node", "edge-1"), ("why", "--pool", "zh-en"), ("drain", "edge-1")):
         result = await hotpool(*words)
-        assert result.code == 5
-        assert result.err.endswith("in namespace fleet; there is none at all: see -n and --context\n")
+        assert (result.code, result.out, result.err) == (5, "", f"hotpool {words[0]}: {text}")
+    reads.put(election_lease(ago(0)))
+    result = await hotpool("why", "--node", "edge-1")
+    assert result.code == 5
+    assert result.err.endswith("in namespace fleet; there is none at all: see -n and --context\n")
+    assert (await hotpool("top")).code == 0
 
 
 @pytest.mark.parametrize(

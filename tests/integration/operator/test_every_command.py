@@ -146,7 +146,8 @@ class Commands:
     def words(self, name: str, command: click.Command) -> list[str]:
         """Return the words with which a command does its work, except for the kubeconfig."""
         required = [p for p in command.params if isinstance(p, click.Argument) and p.required]
-        return [name, *(word.format(**self.paths) for word in WORDS.get(name, ["x"] * len(required)))]
+        given = [word.format(**self.paths) for word in WORDS.get(name, [])]
+        return [name, *given, *(["x"] * (len(required) - len(given)))]
 
     def case(self, program: str, name: str, words: list[str], setting: str, **options: Any) -> Case:
         """Return a run of a command. Its exit codes are those of its help."""

@@ -75,6 +75,25 @@ async def test_a_command_starts_without_the_generated_and_the_synchronous_client
     assert ("redis" in modules) == (name == "pick")
 
 
+@pytest.mark.parametrize("name", app.table)
+async def test_help_and_completion_of_a_command_import_no_slow_module(name: str) -> None:
+    own = {"redis"} if name == "pick" else set()
+    assert {module.partition(".")[0] for module in found(await imported(name, "--help"), SLOW)} == own
+
+
+async def test_the_shell_completes_commands_and_options() -> None:
+    for words, expected in (
+        ("hotpool st", {"status", "start", "stop"}),
+        ("hotpool why --n", {"--node", "--namespace"}),
+    ):
+        number = len(words.split()) - 1
+        variables = f"_HOTPOOL_COMPLETE='bash_complete', COMP_WORDS={words!r}, COMP_CWORD='{number}'"
+        prefix = f"import os, sys; os.environ.update({variables}); sys.argv = ['hotpool']"
+        code, out, err = await python("-c", f"{prefix}\n{MODULES}")
+        assert code == 0, err
+        assert {line.partition(",")[2] for line in out.split()} == expected
+
+
 async def test_pick_needs_neither_the_kubernetes_client_nor_the_models_of_the_api() -> None:
     assert found(await imported("pick", "--help"), (*CLIENT, "hotpool.api")) == []
 

@@ -27,6 +27,12 @@ def print_line(*parts: RenderableType) -> None:
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+def print_warning(warning: str) -> None:
+    """Print the first line of an output that may be old; nothing for an empty one."""
+    if warning:
+        print_line(Text(warning, BAD))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Iterable[str] = ()) -> Table:
     """Return a table without borders, whose long words are folded and never cut off. `right`: columns of numbers."""
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=BOLD, show_edge=False)

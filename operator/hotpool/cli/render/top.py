@@ -1,28 +1,33 @@
 """Text output of `top`."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hotpool.cli.render.tables import BAD, GOOD, WARNING, table
-from hotpool.cli.render.top_rows import NodeRow, PoolRow
+from hotpool.cli.render.tables import BAD, GOOD, WARNING, plural, table
+from hotpool.cli.render.top_rows import OFFERED_STATES, NodeRow, PoolRow, Rows
 from hotpool.common.durations import age
 
-_COLOURS: Final = {"Live": GOOD} | dict.fromkeys(
-    ("Suspect", "NodeNotReady", "NodeUnreachable", "Draining", "Cordoned"), WARNING
-)
+_COLOURS: Final = {"Live": GOOD} | dict.fromkeys(OFFERED_STATES, WARNING)
 
 
-def tables(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None, *, limit: int | None, live: bool) -> Group:
-    """Return the tables of nodes and pools, of at most `limit` rows each; None leaves a table out."""
-    return Group(*_parts(nodes, pools, limit, live=live))
+def tables(rows: Rows, *, limit: int | None, live: bool) -> Group:
+    """Return a summary and the tables of nodes and pools, of at most `limit` rows each; None leaves a table out.
+
+    The first line is the warning, if there is one.
+    """
+    return Group(*_parts(rows, limit, live=live))
 
 
-def _parts(
-    nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None, limit: int | None, *, live: bool
-) -> Iterator[RenderableType]:
+def _parts(found: Rows, limit: int | None, *, live: bool) -> Iterator[RenderableType]:
+    nodes, pools = found.nodes, found.pools
+    if found.warning:
+        yield Text(found.warning, BAD)
+    yield Text("; ".join(filter(None, (_nodes_summary(nodes), _pools_summary(pools)))))
+    yield Text()
     if nodes is not None:
         rows = [_node(row) for row in nodes[:limit]]
         columns: tuple[str, ...] = ("NODE", "LAST SEEN*", "STATE", "POOLS", "SERVICES", "RESTARTS", "FLAPPING")
@@ -39,6 +44,24 @@ def _parts(
         yield from _more(len(pools), limit, "pools")
         counted = "observed changes of members" if live else "new members"
         yield Text(f"* {counted} in the last minute", "dim")
+
+
+def _nodes_summary(nodes: Sequence[NodeRow] | None) -> str:
+    if nodes is None:
+        return ""
+    states = Counter(row.state for row in nodes)
+    counts = ", ".join(
+        f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: (-item[1], item[0]))
+    )
+    flapping = sum(bool(row.flapping) for row in nodes)
+    more = f", {flapping} flapping" if flapping else ""
+    return f"{plural(len(nodes), 'node')}{': ' if counts else ''}{counts}{more}"
+
+
+def _pools_summary(pools: Sequence[PoolRow] | None) -> str:
+    if pools is None:
+        return ""
+    return f"{plural(len(pools), 'pool')}: {sum(row.ready for row in pools)} ready"
 
 
 def _more(count: int, limit: int | None, resource: str) -> Iterator[Text]:

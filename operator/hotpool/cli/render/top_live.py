@@ -13,14 +13,14 @@ from rich.text import Text
 from hotpool.cli.query import error_message
 from hotpool.cli.render.tables import BAD, console
 from hotpool.cli.render.top import tables
-from hotpool.cli.render.top_rows import NodeRow, PoolRow
+from hotpool.cli.render.top_rows import Rows
 from hotpool.kube.client import ApiUnavailable
 
 REFRESH_SECONDS: Final = 2.0
 REFRESH_DUTY_FACTOR: Final = 4
 """Pause after a read, as a multiple of its duration, so that reads of a large fleet do not burden the API server."""
 
-ReadRows = Callable[[], Awaitable[tuple[list[NodeRow] | None, list[PoolRow] | None]]]
+ReadRows = Callable[[], Awaitable[Rows]]
 
 
 async def watch(read_rows: ReadRows, limit: int | None, namespace: str) -> None:
@@ -30,8 +30,7 @@ async def watch(read_rows: ReadRows, limit: int | None, namespace: str) -> None:
         while True:
             started = monotonic()
             try:
-                nodes, pools = await read_rows()
-                shown = [tables(nodes, pools, limit=limit, live=True)]
+                shown = [tables(await read_rows(), limit=limit, live=True)]
                 header = Text(f"{datetime.now().astimezone():%H:%M:%S}  namespace {namespace}  Ctrl-C to end", "dim")
             except ApiUnavailable as error:
                 if not shown:

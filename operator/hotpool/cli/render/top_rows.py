@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hotpool.api.slice import MemberState
 from hotpool.cli.fleet_reader import FleetSnapshot
+from hotpool.cli.leader import Leader
 from hotpool.common.durations import seconds_since
+from hotpool.core.model import Pool
 from hotpool.kube.decode import decode_lease
 
 if TYPE_CHECKING:
     from hotpool.lookup import Ejection
 
 MINUTE: Final = 60.0
+WORST: Final = "worst"
+"""The default order: what needs a look first."""
+OFFERED_STATES: Final = frozenset({"Suspect", "NodeNotReady", "NodeUnreachable", "Draining", "Cordoned"})
+"""States of a node that stays in its pools, and is offered last or no new work."""
+_GOOD_STATES: Final = frozenset({"Live"})
 _FLAPPING: Final = "Flapping"
 
 Json = Mapping[str, Any]
@@ -50,11 +57,22 @@ class PoolRow:
     members: Counter[MemberState]
     minimum: int
     note: str
-    """Reason why the members do not follow the spec; empty if they do."""
+    """Reason why the pool is not Ready, or why its members do not follow the spec; empty if there is none."""
+    ready: bool
+    """True if condition Ready is True."""
     changes: int
     """Changes of members in the last minute: with --watch the observed ones, else new members."""
     ejected: int | None = None
     """Services of Ready members that dispatchers pick last; None without Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Sorted rows of both tables, None for one that is not shown, and the warning if no operator leads."""
+
+    nodes: list[NodeRow] | None
+    pools: list[PoolRow] | None
+    warning: str = ""
 
 
 def node_rows(
@@ -107,16 +125,31 @@ def pool_rows(
             name=name,
             members=Counter(member.state for member in snapshot.members(name).values()),
             minimum=pool.spec.min_members,
-            note="InvalidSpec"
-            if pool.problem
-            else "Paused"
-            if pool.paused
-            else "DryRun" * (pool.spec.mode == "DryRun"),
+            note=_note(pool),
+            ready=pool.status.ready == "True",
             changes=changes.get(name, 0),
             ejected=None if ejections is None else _ejected(snapshot, name, ejections),
         )
         for name, pool in sorted(snapshot.pools.items())
     ]
+
+
+def _note(pool: Pool) -> str:
+    """Return the reasons that a person on call needs, the gravest first."""
+    if pool.problem:
+        return "InvalidSpec"
+    conditions = {item.type: item for item in pool.status.conditions}
+    ready, silence = conditions.get("Ready"), conditions.get("MassSilence")
+    reasons = (
+        "MassSilence" if silence and silence.status == "True" else "",
+        "Paused" if pool.paused else "PauseIgnored" if pool.pause_problem else "",
+        "DryRun" if pool.spec.mode == "DryRun" else ready.reason if ready and ready.status != "True" else "",
+    )
+    return ", ".join(filter(None, reasons)) if conditions or pool.paused else _unobserved(pool)
+
+
+def _unobserved(pool: Pool) -> str:
+    return "DryRun" if pool.spec.mode == "DryRun" else "NotObserved"
 
 
 def _ejected(snapshot: FleetSnapshot, pool: str, ejections: "Sequence[Ejection]") -> int:
@@ -142,6 +175,8 @@ def arrivals(snapshot: FleetSnapshot, now: datetime) -> dict[str, int]:
 class Rates:
     """Counter of changes of membership between snapshots: members that joined, left or changed their state."""
 
+    leader: Leader | None = None
+    """The leader at the last snapshot."""
     _before: dict[str, dict[str, MemberState]] | None = None
     _counts: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
 
@@ -164,18 +199,27 @@ def _changes(before: Mapping[str, MemberState], after: Mapping[str, MemberState]
     return len({node for node, _ in before.items() ^ after.items()})
 
 
+def _badness(row: NodeRow) -> int:
+    """Return how much a node needs a look: 3 for one that is out of its pools, 0 for one that works."""
+    if row.state in _GOOD_STATES:
+        return 1 if row.flapping or row.ejected else 0
+    return 2 if row.state in OFFERED_STATES else 3
+
+
 NODE_ORDERS: Final[Mapping[str, Callable[[NodeRow], Any]]] = {
+    WORST: lambda row: (-_badness(row), -(float("inf") if row.silent is None else row.silent), row.name),
     "name": lambda row: row.name,
     "last-seen": lambda row: (-(float("inf") if row.silent is None else row.silent), row.name),
     "pools": lambda row: (-row.pools, row.name),
     "services": lambda row: (-row.running, row.name),
     "flaps": lambda row: (-len(row.flapping), -row.restarts, row.name),
 }
-"""Sort orders of nodes: by name, else highest first."""
+"""Sort orders of nodes: by name, else highest first. A node that is out of its pools is worst."""
 POOL_ORDERS: Final[Mapping[str, Callable[[PoolRow], Any]]] = {
+    WORST: lambda row: (row.ready or row.note == "DryRun", not row.note, -row.changes, row.name),
     "name": lambda row: row.name,
     "members": lambda row: (-row.members.total(), row.name),
     "ready": lambda row: (-row.members["Ready"], row.name),
     "changes": lambda row: (-row.changes, row.name),
 }
-"""Sort orders of pools: by name, else highest first."""
+"""Sort orders of pools: by name, else highest first. A pool that is not Ready is worst."""

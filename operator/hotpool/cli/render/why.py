@@ -89,7 +89,9 @@ def _colour(verdict: MatchResult) -> str:
     return GOOD if verdict.state == "Ready" else WARNING
 
 
-def show_pool(pool: Pool, summary: PoolExplanation, nearest: Sequence[Explanation]) -> None:
+def show_pool(
+    pool: Pool, summary: PoolExplanation, nearest: Sequence[Explanation], undeclared: Sequence[str] = ()
+) -> None:
     """Print the output of `why --pool P`."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.members.items()))
     members = plural(summary.members.total(), "member") + (f" ({states})" if states else "")
@@ -98,6 +100,8 @@ def show_pool(pool: Pool, summary: PoolExplanation, nearest: Sequence[Explanatio
         print_line(f"{_unwritten(pool, summary.pending)}.")
     if problem := missing_service(pool):
         print_line(f"No Service: {problem}.")
+    for text in undeclared:
+        print_line(Text(f"{_sentence(text)}.", WARNING))
     if not summary.reasons:
         return
     rows = [(criterion, str(count)) for criterion, count in summary.reasons.most_common()]

@@ -10,7 +10,7 @@ from typing import Final
 from hotpool.api.generator import GeneratorStatus, NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec
-from hotpool.core.conditions import ConditionUpdate, update_conditions
+from hotpool.core.conditions import PAUSE_IGNORED, ConditionUpdate, pause_ignored, update_conditions
 from hotpool.core.generators.admission import Admission, admit, with_refused_keys
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
@@ -20,7 +20,9 @@ MAX_COMPARED_POOLS: Final = 500
 """Bound of the pools whose spec one plan compares."""
 MAX_WRITES: Final = 100
 """Bound of the writes of one plan, so that generators take turns. Each write leads to the next plan."""
-CONDITION_TYPES: Final = frozenset({"Ready", "NotAdmitted", "NameTaken", "TooManyKeys", "LanguageSetsTruncated"})
+CONDITION_TYPES: Final = frozenset(
+    {"Ready", PAUSE_IGNORED, "NotAdmitted", "NameTaken", "TooManyKeys", "LanguageSetsTruncated"}
+)
 """Conditions of a generator that the operator writes."""
 _MAX_NAMED: Final = 5
 """Objects named in a message; of the others it has the number."""
@@ -127,6 +129,7 @@ def _status(entry: GeneratorEntry, admission: Admission, timestamp: str) -> Gene
     pools, not_admitted = len(admission.admitted), admission.not_admitted_count
     updates = [
         ConditionUpdate("Ready", "True", "Generated", f"{pools} pools, {not_admitted} not admitted"),
+        *pause_ignored(generator.pause_problem),
         *_admission_conditions(admission),
         *_limit_conditions(entry),
     ]
@@ -169,7 +172,7 @@ def _idle_status(entry: GeneratorEntry, timestamp: str) -> GeneratorStatus:
     ready = ConditionUpdate("Ready", "False", "InvalidSpec", (entry.problem or "")[:1024])
     if generator.paused:
         ready = ConditionUpdate("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
-    conditions = _conditions([ready], generator, timestamp)
+    conditions = _conditions([ready, *pause_ignored(generator.pause_problem)], generator, timestamp)
     return generator.status.model_copy(
         update={"observed_generation": generator.meta.generation, "conditions": conditions, "ready": "False"}
     )

@@ -12,17 +12,24 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.address_problems import ADDRESS_CONFLICT, ADDRESS_NOT_ALLOWED, describe
-from hotpool.core.conditions import ConditionUpdate, set_conditions, update_conditions
+from hotpool.core.conditions import (
+    PAUSE_IGNORED,
+    ConditionUpdate,
+    pause_ignored,
+    set_conditions,
+    update_conditions,
+)
 from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN, SHUTDOWN_MESSAGE, describe_shutdown
 from hotpool.core.matching import Criterion, has_no_requirements
-from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
+from hotpool.core.model import Liveness, Member, Node, NodeView, Pool, Slice, TypeState
 from hotpool.core.planning.slice_packing import Packing, merge, pack, slice_to_merge
 from hotpool.core.pool_membership import PoolMembership
+from hotpool.core.slice_name import stem_and_index
 
 MERGE_SECONDS: Final = 60.0
 """Least time between two merges of slices of one pool (requirement D7)."""
 CONDITION_TYPES: Final = frozenset(
-    {"Ready", "MassSilence", "UnknownRequirement", "Paused", "ServiceNotAllowed", "ServiceNameTaken"}
+    {"Ready", "MassSilence", "UnknownRequirement", "Paused", PAUSE_IGNORED, "ServiceNotAllowed", "ServiceNameTaken"}
 )
 """Conditions of a pool that the operator writes."""
 
@@ -87,6 +94,7 @@ def plan_pool(
     updates = [
         _ready(pool, counts["Ready"]),
         *_mass_silence_conditions(membership, retained),
+        *pause_ignored(pool.pause_problem),
         *_unknown_types(pool, known_types),
         *_service_conditions(membership, service_refusal),
     ]
@@ -174,9 +182,10 @@ def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolP
         "Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed"
     )
     invalid = ConditionUpdate("Ready", "False", "InvalidSpec", pool.problem or "")
-    known = (c for c in pool.status.conditions if c.type in CONDITION_TYPES - {"Paused"})
+    known = (c for c in pool.status.conditions if c.type in CONDITION_TYPES - {"Paused", PAUSE_IGNORED})
     kept = {c.type: ConditionUpdate(c.type, c.status, c.reason, c.message) for c in known}
     updates = kept | ({"Ready": invalid} if pool.problem else {}) | ({"Paused": paused} if pool.paused else {})
+    updates |= {update.type: update for update in pause_ignored(pool.pause_problem)}
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
     conditions = _with_conditions(status, pool, updates.values(), timestamp)
     return PoolPlan({name: item.members for name, item in slices.items()}, conditions)
@@ -238,7 +247,7 @@ def plan_node(view: NodeView, timestamp: str) -> NodePlan:
     """Plan one node: its conditions (requirement C1), and its types for Redis (E3). `timestamp`: RFC 3339."""
     node, report = view.node, view.node.report
     before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
-    updates = [_node_ready(view), _draining(view), *_addresses(view)]
+    updates = [_node_ready(view), _draining(view), *_addresses(view), *_commands(node)]
     hidden = report is None or report.leaving or view.shutdown is not None or view.liveness is Liveness.OFFLINE
     types = None if hidden or report is None else report.types
     return NodePlan(set_conditions(updates, before, node.meta.generation, timestamp), types)
@@ -309,3 +318,11 @@ def _addresses(view: NodeView) -> Iterable[ConditionUpdate]:
             yield ConditionUpdate(type_, "True", reason, describe(problems))
         elif type_ in view.node.conditions:
             yield ConditionUpdate(type_, "False", "NoProblem")
+
+
+def _commands(node: Node) -> Iterable[ConditionUpdate]:
+    """Yield the condition about commands without effect, as `_addresses`."""
+    if node.ignored_commands:
+        yield ConditionUpdate("CommandIgnored", "True", "NoSuchService", f"spec.services: {node.ignored_commands}")
+    elif "CommandIgnored" in node.conditions:
+        yield ConditionUpdate("CommandIgnored", "False", "NoProblem")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from hotpool.projection.connection.config import to_text
 
@@ -105,6 +105,9 @@ class Picked:
     reservation: Reservation | None = None
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict, hash=False)
 
+    def __bool__(self) -> Literal[True]:
+        return True
+
     def url(self, type: str, scheme: str = "http", path: str = "") -> str:  # noqa: A002 - the word of the API.
         """Return the URL of the picked service of a type, such as `ws://10.0.3.7:6007/stream`.
 
@@ -138,7 +141,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class NoMember:
-    """A pick without a node, with the reason. `pool` is `generator/key` if the index has no pool for them.
+    """A pick without a node, false in a condition. `pool` is `generator/key` if the index has no pool for them.
 
     `retry_after`: of the reason Full, seconds until the next reservation of the fleet expires, at least 0.1. One may be
     released earlier.
@@ -157,6 +160,9 @@ class NoMember:
     retry_after: float | None = None
     candidates: tuple["NoMember", ...] = ()
     wait_denied: bool = False
+
+    def __bool__(self) -> Literal[False]:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from hotpool_agent.reporting.report_builder import (
     ReportContent,
     build,
     classify,
+    listed_types,
     minimal,
     stamped,
     to_json,
@@ -90,6 +91,24 @@ def test_every_key_is_in_the_json() -> None:
     assert sent["services"][0]["lastError"] is None
     assert sent["services"][0]["requestID"] is None
     assert (sent["epoch"], sent["sequence"], sent["time"], sent["summary"]) == (3, 4, "now", "1/1")
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ([], ""),
+        (["asr"], "asr"),
+        (["asr", "nmt"], "asr,nmt"),
+        (["a" * 63], "a" * 63),
+        (["a" * 63, "b"], "+2"),
+        (["a" * 40, "b" * 30, "c", "d"], f"{'a' * 40},+3"),
+        (["a" * 30, "b" * 28, "c"], f"{'a' * 30},{'b' * 28},c"),
+        (["a" * 30, "b" * 28, "c", "d"], f"{'a' * 30},{'b' * 28},c,d"),
+    ],
+)
+def test_the_ready_types_are_one_short_text_for_people(types: list[str], expected: str) -> None:
+    text = listed_types(types)
+    assert (text, len(text) <= 63) == (expected, True)
 
 
 def test_the_digest_changes_with_the_content_only() -> None:

@@ -11,7 +11,7 @@ from hotpool.cli import json_output
 from hotpool.cli.fleet_reader import FleetSnapshot
 from hotpool.cli.render.tables import print_line
 from hotpool.cli.render.top import tables
-from hotpool.cli.render.top_rows import node_rows, pool_rows
+from hotpool.cli.render.top_rows import Rows, node_rows, pool_rows
 from hotpool.cli.render.why import show_node
 from hotpool.core.model import Kind
 from hotpool.lookup import Ejection
@@ -65,11 +65,11 @@ def test_top_has_a_column_of_nodes_and_a_note_of_pools_with_redis_only(
     nodes, pools = node_rows(snapshot, [], NOW, ejections), pool_rows(snapshot, {}, ejections)
     assert [row.ejected for row in nodes] == [("gemma", "whisper"), ("-",)]
     assert [row.ejected for row in pools] == [2]
-    print_line(tables(nodes, pools, limit=None, live=False))
+    print_line(tables(Rows(nodes, pools), limit=None, live=False))
     text = capsys.readouterr().out
     assert "EJECTED" in text
     assert "2 ejected" in text
     nodes, pools = node_rows(snapshot, [], NOW), pool_rows(snapshot, {})
-    assert json_output.top(nodes, pools)["nodes"][0]["ejected"] is None
-    print_line(tables(nodes, pools, limit=None, live=False))
+    assert json_output.top(Rows(nodes, pools))["nodes"][0]["ejected"] is None
+    print_line(tables(Rows(nodes, pools), limit=None, live=False))
     assert "jected" not in capsys.readouterr().out.replace("EJECTED", "jected")

@@ -16,6 +16,13 @@ def picked(words: str) -> Picked:
     return answer
 
 
+def test_a_pick_without_a_node_is_false_in_a_condition() -> None:
+    without = parse_pick("zh-en", b"- Empty 7 11 1 0 0 0 0 0")
+    assert isinstance(without, NoMember)
+    assert not without
+    assert picked("")
+
+
 def test_services_are_grouped_by_type_with_the_picked_one_first() -> None:
     answer = picked("asr|fw-2|6008|grpc|fd00::7,10.0.3.7 asr|fw|6007||10.0.3.7 nmt|m|5008|http|10.0.3.7")
     assert answer.endpoints == {
