@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Final, cast
 
@@ -96,14 +96,8 @@ def pick(
     elif isinstance(result, Picked):
         click.echo(result.endpoints[type_][0].authority if type_ else result.node)
     else:
-        for one in result.candidates or (result,):
-            where = f"; see -n (namespace {fleet.namespace}) and --prefix" if one.reason is Reason.POOL_UNKNOWN else ""
-            reason = _no_endpoint_reason(one, type_, family) or _no_member_reason(one)
-            click.echo(f"no member of pool {one.pool}: {reason}{where}", err=True)
-        if result.wait_denied:
-            click.echo(
-                "did not wait: the ACL of Redis denies this user a right (see docs/reference/redis.md)", err=True
-            )
+        for line in _reasons(result, fleet.namespace, type_, family):
+            click.echo(line, err=True)
     if isinstance(result, NoMember):
         sys.exit(exit_codes.NO_MEMBER)
 
@@ -124,6 +118,16 @@ def _endpoint_options(type_: str | None, family: str | None) -> PickOptions:
 async def _pick(lookup: Lookup, pools: tuple[str, ...], options: PickOptions) -> Picked | NoMember:
     async with lookup:
         return await lookup.pick(pools if len(pools) > 1 else pools[0], **options)
+
+
+def _reasons(result: NoMember, namespace: str, type_: str | None, family: str | None) -> Iterator[str]:
+    """Yield a line for each pool that was asked for, and one if the pick did not wait."""
+    for one in result.candidates or (result,):
+        where = f"; see -n (namespace {namespace}) and --prefix" if one.reason is Reason.POOL_UNKNOWN else ""
+        reason = _no_endpoint_reason(one, type_, family) or _no_member_reason(one)
+        yield f"no member of pool {one.pool}: {reason}{where}"
+    if result.wait_denied:
+        yield "did not wait: the ACL of Redis denies this user a right (see docs/reference/redis.md)"
 
 
 def _no_endpoint_reason(result: NoMember, type_: str | None, family: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Changes of the spec of one object by a command, without losing the change of somebody else."""
+"""Changes of the spec of one object by a command, without losing the change of another client."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

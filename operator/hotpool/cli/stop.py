@@ -27,7 +27,7 @@ def stop(*, node: str, service: str, timeout: float | None, fleet: FleetOptions)
     """Stop a service of a node through the cluster.
 
     Written and waited for as by `start`. The service is out of its pools at once. It then drains for as long as the
-    catalogue says, and stays stopped until somebody starts it.
+    catalogue says, and stays stopped until a person starts it.
     """
     from hotpool.cli.service_command import send
 

@@ -234,7 +234,7 @@ async def test_the_projection_continues_at_the_new_master_of_a_sentinel(sentinel
 
 
 async def test_reservations_and_reports_survive_a_failover(sentinel_group: SentinelGroup) -> None:
-    """What the replica had acknowledged is there; a drain does not trust its ledger."""
+    """Reservations that the replica had acknowledged are there; a drain does not trust its ledger."""
     url, sentinels = f"redis://{SERVICE}/0", [f"127.0.0.1:{sentinel_group.sentinel.port}"]
     client = connect(url, sentinels=sentinels, timeout=1)
     async with Lookup.from_url(url, namespace="speech", sentinels=sentinels, timeout=1) as lookup:

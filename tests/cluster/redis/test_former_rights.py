@@ -124,7 +124,7 @@ async def test_users_whose_rules_name_each_key_keep_everything_else_and_what_is_
 
 
 async def expect_former_features(server: RedisServer, client: Client) -> None:
-    """Pick, reserve, renew, report load, release and read, and be told that reports are off."""
+    """Pick, reserve, renew, report load, release and read; reports are denied."""
     with SyncLookup.from_url(url_of(server, "dispatcher"), namespace="speech") as dispatcher:
         for strategy in ("uniform", "least-loaded"):
             assert expect_picked(dispatcher.pick("zh-en", strategy=strategy, types=["asr"])).node == "edge-1"
