@@ -292,7 +292,7 @@ class Checks:
         early = written < entry.since - 0.01 and self.last_fault < written
         if early or (late and not leaving and abs(written - entry.masked_until) > 6.0):
             raise MismatchError("C4", f"{name} became Suspect at {entry.since:.2f}, stored is {written:.2f}")
-        if late or (leaving and written > entry.since):
+        if written > entry.since:
             # The operator itself counts from the moment at which it became Suspect.
             entry.masked_since = written
             return

@@ -175,6 +175,7 @@ class ExpectedState:
             was_off = is_off(before, off=entry.off)
             entry.off = stays_off(before, body, off=entry.off)
             entry.unknown_since = entry.unknown_since if is_unknown(before) else now
+            entry.overdue = entry.overdue and is_unknown(body)
             entry.masked_until = now if was_off and not is_off(body, off=entry.off) else entry.masked_until
         self.advance(now)
 

@@ -56,6 +56,7 @@ def merge_kube_node(view: NodeView, kube: KubeNode | None) -> NodeView:
         view,
         kube=kube,
         joined_labels=inherited | dict(view.node.labels) if inherited else None,
+        overdue=view.overdue and (kube is None or kube.health.ready == "Unknown"),
         shut_down=_shut_down(view, kube),
     )
 
