@@ -62,7 +62,7 @@ def _require_supervised(node: Json, order: ServiceCommand) -> None:
     services = _services(node)
     found = services.get(order.service)
     if found is None:
-        similar = get_close_matches(order.service, services, _MAX_SIMILAR, 0.5)
+        similar = get_close_matches(order.service, services, _MAX_SIMILAR)
         others = f"it has {', '.join(sorted(services))}" if services else "it reports none"
         hint = f"similar: {', '.join(similar)}" if similar else others
         raise CommandError(f"{order.node} has no service {order.service}; {hint}", exit_codes.NOT_FOUND)

@@ -35,5 +35,5 @@ def _mappings(items: Any) -> Iterator[Json]:
 def _reason(identifier: str, services: Mapping[str, Json]) -> str:
     if identifier in services:
         return f"{identifier} is observed: another program runs it"
-    similar = get_close_matches(identifier, services, _MAX_SIMILAR, 0.5)
+    similar = get_close_matches(identifier, services, _MAX_SIMILAR)
     return f"there is no service {identifier}" + (f" (similar: {', '.join(similar)})" if similar else "")
