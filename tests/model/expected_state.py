@@ -93,6 +93,8 @@ class ExpectedState:
     """(pool, node) pairs that another cause could remove at some moment since the last comparison."""
     last_overdue: float = 0.0
     """The time at which a node became overdue last."""
+    last_transition: float = 0.0
+    """The time at which silence changed the state of a node last."""
     last_change: float = 0.0
     """The time of the last event that may cause a write."""
 
@@ -192,10 +194,15 @@ class ExpectedState:
             due = min(((self._due(name), name) for name in self.nodes), default=(_NEVER, ""))
             if due[0] > now + _INSTANT or self.stale:
                 break
-            self.now = self.last_change = max(self.now, due[0])
+            self.now = self.last_change = self.last_transition = max(self.now, due[0])
             self._transition(due[1])
             self.observe()
         self.now = now
+
+    def is_near_transition(self, now: float, seconds: float) -> bool:
+        """Return True if silence has changed or will change the state of a node within these seconds."""
+        times = (self.last_transition, *map(self._due, self.nodes))
+        return any(abs(time - now) < seconds for time in times)
 
     def _due(self, name: str) -> float:
         entry, silent = self.nodes[name], self._silent_for_long(name)

@@ -244,6 +244,8 @@ class Simulation:
     async def do_disconnect(self) -> None:
         """Disconnect the Lease watch with an error (C3)."""
         if self.lease_watch == "open" and self.leader:
+            while self.expected.is_near_transition(now(), _UNDECIDED_SECONDS):
+                await self._cell()
             self.expected.stale, self.stopped_at = True, now()
             self.lease_watch = "disconnected"
             for operator in self._operators():

@@ -21,7 +21,7 @@ from hotpool.core.drain import Acceptance, Ledger
 from hotpool.core.model import Key, Kind, Node, NodeView
 from hotpool.core.node_history import NodeHistory
 from hotpool.core.planning.pool_plan import plan_members, plan_node
-from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
+from hotpool.errors import FencedError, NotLeaderError, RetryableError, UnavailableError, WriteError
 from hotpool.events.recorder import EventRecorder
 from hotpool.leadership import Leadership
 from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, FAILURES_ENABLED, SLOTS_ENABLED, WRITES
@@ -90,6 +90,7 @@ class RedisTarget:
             changed = endpoints == bool(self._writer.endpoints_denied)
             self._note_rights(self._writer.endpoints_denied, changed=changed)
             self._note_dispatch_rights()
+            await self._begin_ledger()
             if self._connected_before:
                 return [*self._held] if changed else ()
             pools, nodes = await self._writer.stored_digests()
@@ -97,6 +98,15 @@ class RedisTarget:
         self._held |= {Key(Kind.POOL, name): digest for name, digest in pools.items()}
         self._held |= {Key(Kind.NODE, name): digest for name, digest in nodes.items()}
         return list(self._held)
+
+    async def _begin_ledger(self) -> None:
+        """Begin the ledger before a node is offered: one that is younger than a drain proves nothing about it (C5)."""
+        try:
+            await self._writer.read_ledger(0, ())
+        except (FencedError, NotLeaderError, RetryableError):
+            raise
+        except WriteError as error:
+            log.debug("no ledger of reservations yet", error=str(error))
 
     def _note_rights(self, denied: Collection[str], *, changed: bool) -> None:
         ENDPOINTS_ENABLED.set(not denied)

@@ -346,8 +346,9 @@ class NodeView:
     """Claimed addresses that are not used, in the order of services and addresses."""
     overdue: bool = False
     """True: silent for more than one interval, computed while the v1 Node's Ready is Unknown (requirement C8)."""
-    shut_down: bool = False
-    """True: the last that the kubelet reported is a shutdown, and the agent was silent since the kubelet is."""
+    shut_down: bool | None = None
+    """True: the last that the kubelet reported is a shutdown, and the agent was silent since the kubelet is. None: not
+    known, because the kubelet has been silent since this process began."""
 
     @property
     def cordoned(self) -> bool:

@@ -137,7 +137,7 @@ class NodeLivenessTracker:
             return view
         if reason == KubeNodeProblem.UNREACHABLE:
             return replace(view, overdue=True)
-        return replace(view, shut_down=True) if reason == NODE_SHUTDOWN else view
+        return replace(view, shut_down=True) if reason == NODE_SHUTDOWN and view.shut_down is None else view
 
     @property
     def was_never_judged(self) -> bool:
@@ -184,7 +184,11 @@ def initial_liveness(node: Node, now: float, *, known_before: bool, wall_offset:
     seen = not silent or (stored is not None and stored.reason == "Offline")
     reason = stored.reason if known_before and stored else ""
     view = NodeView(
-        node, liveness, seen, overdue=reason == KubeNodeProblem.UNREACHABLE, shut_down=reason == NODE_SHUTDOWN
+        node,
+        liveness,
+        seen,
+        overdue=reason == KubeNodeProblem.UNREACHABLE,
+        shut_down=True if reason == NODE_SHUTDOWN else None,
     )
     tracker = NodeLivenessTracker(view, last_heartbeat=None if silent else now, grace_since=now)
     if node.report is not None and liveness is not Liveness.LIVE:

@@ -60,15 +60,15 @@ def merge_kube_node(view: NodeView, kube: KubeNode | None) -> NodeView:
     )
 
 
-def _shut_down(view: NodeView, kube: KubeNode | None) -> bool:
-    """Return True if a shutdown is the last that the kubelet reported.
+def _shut_down(view: NodeView, kube: KubeNode | None) -> bool | None:
+    """Return True if a shutdown is the last that the kubelet reported, None if that is not known.
 
     A machine that is off cannot report. Then the node controller sets Ready=Unknown, whose message is its own.
     """
     if kube is None:
         return view.shut_down
     silent = kube.health.ready == "Unknown" and (view.kube is None or view.kube.meta.uid == kube.meta.uid)
-    return kube.health.shutting_down or (silent and view.shut_down)
+    return view.shut_down if silent else kube.health.shutting_down
 
 
 def kube_node_inputs(kube: KubeNode) -> tuple[object, ...]:

@@ -126,6 +126,7 @@ def comparable(body: Json) -> Json:
     body = copy.deepcopy(body)
     for key in ("resourceVersion", "managedFields", "generation"):
         body["metadata"].pop(key, None)
+    body.get("endpoints", []).sort(key=lambda item: item["addresses"])  # their order depends on who joined first
     return body
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_lookup import (
     ENTRIES,
     EXPIRIES,
@@ -16,13 +17,17 @@ from tests.support.redis_fixture_lookup import (
     pool,
     reserve,
 )
+from tests.support.redis_fleet import RedisFleet, holds, leading, pool_of, redis_fleet
+from tests.support.redis_page import OPERATOR, acl_rules
 
+from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.functions import library_source
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from hotpool.lookup import Lookup
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.writer import RedisWriter
+    from localfleet.redis_server import RedisServer
 
 NODES = sorted(names(3))
 
@@ -110,3 +115,27 @@ async def test_many_draining_nodes_are_read_in_several_calls(writer: RedisWriter
     ledger = await writer.read_ledger(0, many)
     assert len(ledger.in_use) == 1201
     assert ledger.in_use[reservation.node] == 1
+
+
+async def test_the_ledger_begins_before_a_node_is_offered_so_that_a_drain_at_once_can_be_confirmed(
+    client: Client,
+) -> None:
+    fleet = redis_fleet(client)
+    fleet.set_pool(pool_of("edge-1"))
+    async with leading(fleet):
+        assert await client.execute_command("ZSCORE", EXPIRIES, ".ledger")
+
+
+async def test_an_operator_that_may_not_begin_a_ledger_offers_nodes_all_the_same(
+    server: RedisServer, client: Client
+) -> None:
+    rules = [*acl_rules()[OPERATOR], "-zincrby"]
+    await client.execute_command("ACL", "SETUSER", OPERATOR, "reset", *rules)
+    operator = connect(f"redis://{OPERATOR}:CHANGE-ME@127.0.0.1:{server.port}/0")
+    leadership = FixedLeadership(3)
+    fleet = RedisFleet(RedisWriter(operator, leadership, namespace="speech"), leadership)
+    fleet.set_pool(pool_of("edge-1"))
+    async with leading(fleet):
+        assert await client.zcard(EXPIRIES) == 0
+        assert holds(server, "edge-1")
+    await operator.aclose()

@@ -54,6 +54,7 @@ async def check_many_pools(server: RedisServer, client: Client, lookup: Lookup, 
             KEYS.pools,
             KEYS.index,
             *KEYS.pool("pairs-7")[:2],
+            *KEYS.load,
         }
 
 

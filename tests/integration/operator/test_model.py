@@ -10,7 +10,7 @@ import pytest
 from tests.model.run import check, first_mismatch
 from tests.support.builders import pool_object, service
 
-SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 70, 75, 81, 1005, 1046, 20339)
+SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 70, 75, 81, 1005, 1046, 2747, 20339)
 
 
 @pytest.mark.timeout(240)

@@ -374,6 +374,17 @@ def test_a_standby_takes_over_what_the_leader_measured(stored: str, state: str |
     assert course.state == "Ready"
 
 
+def test_a_standby_does_not_take_over_a_shutdown_that_ended_while_nobody_led() -> None:
+    course = Course(before_the_gate())
+    course.cache.upsert(node("n", CONTENT, conditions=[stored_ready("NodeShutdown")]), 0)
+    course.kube("False", message=OFF)
+    course.cache.gate_open = True
+    course.kube("True")
+    course.kube("Unknown")
+    assert not any(course.cache.on_leader_acquired(1))
+    assert course.state == "Ready"
+
+
 def test_why_names_the_problem_of_the_node() -> None:
     course = Course()
     course.kube("False", message="container runtime is down")
