@@ -332,7 +332,7 @@ class CapabilityStatus(ApiModel):
     """The agent's report, always written as a whole. An older report never replaces a newer one (requirement B7)."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(max_length=16, json_schema_extra=map_by("type")),
+        Field(max_length=24, json_schema_extra=map_by("type")),
     ] = ()
     """Conditions of the operator: Ready, Draining, Drained, AddressNotAllowed, AddressConflict and CommandIgnored."""
     drain: DrainStatus | None = None

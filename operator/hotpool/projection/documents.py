@@ -54,6 +54,11 @@ def _encode_endpoint(endpoint: Endpoint) -> str:
     return "|".join(parts)
 
 
+def encode_exceptions(exceptions: Iterable[tuple[str, str]]) -> str:
+    """Encode nodes and those of their services that meet a pool, as the functions of pools expect them."""
+    return " ".join(f"{node} {services}" for node, services in exceptions)
+
+
 def encode_endpoints(endpoints: Iterable[Endpoint], limits: NodeLimits | None = None) -> str:
     """Return the entry of a node in the hash of endpoints: `type|service|port|appProtocol|address,...` of each service.
 
@@ -183,6 +188,10 @@ class PoolDocument:
     def size(self) -> int:
         """Number of members and exceptions, which a whole write sends."""
         return sum(map(len, self.members)) + len(self.services.exceptions)
+
+    def is_of_pool(self, other: "PoolDocument") -> bool:
+        """Return True if both are of one pool object with one index field."""
+        return (self.uid, self.generator, self.key) == (other.uid, other.generator, other.key)
 
 
 @dataclass(frozen=True, slots=True)

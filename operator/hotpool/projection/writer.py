@@ -22,7 +22,7 @@ from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
 from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import Client, describe
 from hotpool.projection.connection.config import to_text
-from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
+from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument, encode_exceptions
 from hotpool.projection.drift_check import DriftCheck, DriftReport
 from hotpool.projection.drift_rotation import Rotation
 from hotpool.projection.failures import Ejection, operator_commands, parse_ejections
@@ -124,7 +124,7 @@ class RedisWriter:
         wrote, and RedisFullError is raised.
         """
         base, former = self._pool_writes.last_accepted(document.name), self._documents.pop(document.name, None)
-        known = former if base and former and base.digest == former.digest and _same_pool(document, former) else None
+        known = former if base and former and base.digest == former.digest and document.is_of_pool(former) else None
         try:
             if not (base and known and await self._try_change(document, base, known)):
                 await self._replace_whole(document)
@@ -179,7 +179,7 @@ class RedisWriter:
         with self._pool_writes.writing(document.name) as version:
             stamp = WriteStamp(self._term, version, document.digest)
             members = [*map(scored_members, change.added), *map(" ".join, change.removed)]
-            services = [_pairs(change.exceptions.items()), " ".join(change.dropped)]
+            services = [encode_exceptions(change.exceptions.items()), " ".join(change.dropped)]
             arguments = [*_pool_arguments(document, stamp), base.term, base.version, base.digest, *members, *services]
             try:
                 keys = (*self._pool_keys(document.name), *self._wakeup_keys())
@@ -195,7 +195,7 @@ class RedisWriter:
             stamp = WriteStamp(self._term, version, document.digest)
             if document.size <= MEMBERS_PER_CALL:
                 members = map(scored_members, document.members)
-                services = _pairs(document.services.exceptions.items())
+                services = encode_exceptions(document.services.exceptions.items())
                 arguments = [*_pool_arguments(document, stamp), *members, services]
                 keys = (*self._pool_keys(document.name), *self._wakeup_keys())
                 await self._send("replace", keys, arguments)
@@ -218,7 +218,11 @@ class RedisWriter:
                 await self._send("stage", (self._keys.meta, key), [stamp.term, STAGING_TTL_MS, chunk])
         exceptions = list(document.services.exceptions.items())
         for first in range(0, len(exceptions), MEMBERS_PER_CALL):
-            arguments: Arguments = [stamp.term, STAGING_TTL_MS, _pairs(exceptions[first : first + MEMBERS_PER_CALL])]
+            arguments: Arguments = [
+                stamp.term,
+                STAGING_TTL_MS,
+                encode_exceptions(exceptions[first : first + MEMBERS_PER_CALL]),
+            ]
             await self._send("stage_services", (self._keys.meta, staged_services), arguments)
         meta, pools, index, *names = self._pool_keys(document.name)
         keys = [meta, pools, index, *names[:4], *staged, *names[4:], *([staged_services] if names[4:] else [])]
@@ -388,10 +392,6 @@ class RedisWriter:
             raise translated from None
 
 
-def _same_pool(document: PoolDocument, other: PoolDocument) -> bool:
-    return (document.uid, document.generator, document.key) == (other.uid, other.generator, other.key)
-
-
 def _pool_arguments(document: PoolDocument, stamp: WriteStamp) -> Arguments:
     return [
         stamp.term,
@@ -404,7 +404,3 @@ def _pool_arguments(document: PoolDocument, stamp: WriteStamp) -> Arguments:
         *map(len, document.members),
         document.services.encode(),
     ]
-
-
-def _pairs(items: Iterable[tuple[str, str]]) -> str:
-    return " ".join(f"{node} {services}" for node, services in items)

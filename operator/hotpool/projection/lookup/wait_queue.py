@@ -115,7 +115,7 @@ class WaitQueue:
         group = waiter.group
         group.answer, group.answered = answer, now
         group.dirty = group.marks != waiter.marks
-        retry_after = answer.retry_after if answer else None
+        retry_after = answer.retry_after if answer is not None else None
         group.due = None if retry_after is None else now + retry_after
         self._turn = None
         self._grant()
@@ -150,7 +150,7 @@ class WaitQueue:
         """Return the number of waiters by the first pool that they asked for."""
         found: dict[str, int] = {}
         for group in self.groups.values():
-            pool = group.answer.pool if group.answer else min(group.names)
+            pool = group.answer.pool if group.answer is not None else min(group.names)
             found[pool] = found.get(pool, 0) + len(group.waiters)
         return found
 
