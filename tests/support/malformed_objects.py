@@ -24,6 +24,7 @@ from tests.support.builders import (
 )
 from tests.support.json_mutation import changed, paths
 
+from hotpool.api.meta import MAX_CONDITIONS
 from hotpool.core.model import CUSTOM_KINDS, Kind
 
 LARGEST = 2**53 - 1
@@ -319,7 +320,7 @@ def valid_node(rng: Random, name: str) -> Json:
     """Return a NodeCapability that the schema accepts."""
     make = rng.choice(_REPORTS)
     content = make(rng) if rng.random() < 0.9 else None
-    conditions = foreign_conditions(rng, rng.choice((0, 2, 14)))
+    conditions = foreign_conditions(rng, rng.choice((0, 2, MAX_CONDITIONS - 2)))
     labels = {"x" * 63: "", "example.org/" + "y" * 63: "z" * 63} if rng.random() < 0.3 else {}
     body = node_object(name, content, conditions=conditions, labels=labels, drain=rng.random() < 0.1)
     body["spec"]["services"] = [{"id": f"s{n}", "desired": "Stopped"} for n in range(rng.choice((0, 50)))]
@@ -397,7 +398,7 @@ def valid_pool(rng: Random, name: str) -> Json:
         key = rng.choice(("zh-en", "*", "", "ﷺ"))
         body["spec"]["generated"] = {"by": rng.choice(("absent", "g")), "kind": "LanguagePair", "key": key}
     if rng.random() < 0.3:
-        body["status"] = {"conditions": foreign_conditions(rng, 16), "members": 2**31 - 1, "ready": "True"}
+        body["status"] = {"conditions": foreign_conditions(rng, MAX_CONDITIONS), "members": 2**31 - 1, "ready": "True"}
     _owned(rng, body)
     return body
 
@@ -425,7 +426,7 @@ def valid_generator(rng: Random, name: str) -> Json:
         graceSeconds=rng.choice((0, 7 * 24 * 3600)),
     )
     if rng.random() < 0.3:
-        body["status"] = {"conditions": foreign_conditions(rng, 16), "pools": 2**31 - 1, "ready": "Unknown"}
+        body["status"] = {"conditions": foreign_conditions(rng, MAX_CONDITIONS), "pools": 2**31 - 1, "ready": "Unknown"}
     _owned(rng, body)
     return body
 

@@ -10,6 +10,7 @@ from pydantic import FailFast, Field, JsonValue, StringConstraints
 from pydantic.config import JsonDict
 
 from hotpool.api.meta import (
+    MAX_CONDITIONS,
     ApiModel,
     Condition,
     Count,
@@ -332,7 +333,7 @@ class CapabilityStatus(ApiModel):
     """The agent's report, always written as a whole. An older report never replaces a newer one (requirement B7)."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(max_length=24, json_schema_extra=map_by("type")),
+        Field(max_length=MAX_CONDITIONS, json_schema_extra=map_by("type")),
     ] = ()
     """Conditions of the operator: Ready, Draining, Drained, AddressNotAllowed, AddressConflict and CommandIgnored."""
     drain: DrainStatus | None = None

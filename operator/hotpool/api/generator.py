@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
-from hotpool.api.meta import ApiModel, Condition, Count, Label63, Text, Tristate, map_by
+from hotpool.api.meta import MAX_CONDITIONS, ApiModel, Condition, Count, Label63, Text, Tristate, map_by
 from hotpool.api.pool import HASH_MAX, PoolTemplateSpec
 
 LANGUAGES_MAX: Final = 8
@@ -148,7 +148,7 @@ class GeneratorStatus(ApiModel):
     """Number of all pools that were not admitted."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(max_length=16, json_schema_extra=map_by("type")),
+        Field(max_length=MAX_CONDITIONS, json_schema_extra=map_by("type")),
     ] = ()
     """Condition Ready, and others that apply."""
     ready: Tristate | None = None

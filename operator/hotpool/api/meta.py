@@ -44,7 +44,7 @@ OPERATOR_MANAGER: Final = "hotpool-operator"
 POOL_NAME_MAX: Final = 57
 GENERATOR_NAME_MAX: Final = 40
 SLICE_MAX: Final = 100
-MAX_CONDITIONS: Final = 16
+MAX_CONDITIONS: Final = 24
 """Maximum number of conditions of one object, including those of other writers."""
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from pydantic.config import JsonDict
 
 from hotpool.api.meta import (
+    MAX_CONDITIONS,
     SLICE_MAX,
     ApiModel,
     Condition,
@@ -262,7 +263,9 @@ class PoolStatus(ApiModel):
     """Numbers of nodes that are not members, by reason."""
     last_change: Timestamp | None = None
     """Time of the last change of membership."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=map_by("type"))] = ()
+    conditions: Annotated[
+        tuple[Condition, ...], Field(max_length=MAX_CONDITIONS, json_schema_extra=map_by("type"))
+    ] = ()
     """Conditions Ready, MassSilence, UnknownRequirement, ServiceNotAllowed and others that apply."""
     ready: Tristate | None = None
     """Status of condition Ready, for field selectors and columns."""

@@ -189,6 +189,11 @@ class PoolDocument:
         """Number of members and exceptions, which a whole write sends."""
         return sum(map(len, self.members)) + len(self.services.exceptions)
 
+    def arguments(self, term: int, version: int, digest: str) -> list[str | int | float]:
+        """Return the facts of a write, as the functions of pools expect them first. `digest`: that of the write."""
+        names = (self.name, self.uid, digest, self.generator or "", self.key or "")
+        return [term, version, *names, *map(len, self.members), self.services.encode()]
+
     def is_of_pool(self, other: "PoolDocument") -> bool:
         """Return True if both are of one pool object with one index field."""
         return (self.uid, self.generator, self.key) == (other.uid, other.generator, other.key)

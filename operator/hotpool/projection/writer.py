@@ -180,7 +180,14 @@ class RedisWriter:
             stamp = WriteStamp(self._term, version, document.digest)
             members = [*map(scored_members, change.added), *map(" ".join, change.removed)]
             services = [encode_exceptions(change.exceptions.items()), " ".join(change.dropped)]
-            arguments = [*_pool_arguments(document, stamp), base.term, base.version, base.digest, *members, *services]
+            arguments = [
+                *document.arguments(stamp.term, stamp.version, stamp.digest),
+                base.term,
+                base.version,
+                base.digest,
+                *members,
+                *services,
+            ]
             try:
                 keys = (*self._pool_keys(document.name), *self._wakeup_keys())
                 await self._send("change" if change.grows else "exchange", keys, arguments)
@@ -196,7 +203,7 @@ class RedisWriter:
             if document.size <= MEMBERS_PER_CALL:
                 members = map(scored_members, document.members)
                 services = encode_exceptions(document.services.exceptions.items())
-                arguments = [*_pool_arguments(document, stamp), *members, services]
+                arguments = [*document.arguments(stamp.term, stamp.version, stamp.digest), *members, services]
                 keys = (*self._pool_keys(document.name), *self._wakeup_keys())
                 await self._send("replace", keys, arguments)
             else:
@@ -227,7 +234,7 @@ class RedisWriter:
         meta, pools, index, *names = self._pool_keys(document.name)
         keys = [meta, pools, index, *names[:4], *staged, *names[4:], *([staged_services] if names[4:] else [])]
         keys += self._wakeup_keys()
-        await self._send("swap", keys, [*_pool_arguments(document, stamp), len(exceptions)])
+        await self._send("swap", keys, [*document.arguments(stamp.term, stamp.version, stamp.digest), len(exceptions)])
 
     async def drop_pool(self, name: str) -> None:
         """Delete a pool and its index field."""
@@ -390,17 +397,3 @@ class RedisWriter:
                 self._pool_writes.observe_version(translated.version)
                 self._node_writes.observe_version(translated.version)
             raise translated from None
-
-
-def _pool_arguments(document: PoolDocument, stamp: WriteStamp) -> Arguments:
-    return [
-        stamp.term,
-        stamp.version,
-        document.name,
-        document.uid,
-        stamp.digest,
-        document.generator or "",
-        document.key or "",
-        *map(len, document.members),
-        document.services.encode(),
-    ]

@@ -321,13 +321,13 @@ async def test_generators_of_a_hundred_thousand_pools_are_capped_with_a_conditio
 async def test_an_object_full_of_foreign_conditions_has_an_event_until_there_is_room() -> None:
     api, redis = StrictApi(), FakeRedis()
     async with valid_fleet(api, redis) as fleet:
-        others = [condition(f"example.org/Type{number}") for number in range(16)]
+        others = [condition(f"example.org/Type{number}") for number in range(24)]
         api.put(node_object("full", report_of(1), conditions=others))
         await fleet.beating(40)
         assert "Ready" not in api.conditions(Kind.NODE, "full")
         assert {reason for reason, _ in api.event_notes("full")} >= {"WriteRefused"}
         known = api.objects[Kind.NODE]["full"]
-        api.put({**known, "status": {**known["status"], "conditions": others[:14]}})
+        api.put({**known, "status": {**known["status"], "conditions": others[:22]}})
         await fleet.beating(1)
         assert {"Ready", "Draining"} <= api.conditions(Kind.NODE, "full").keys()
 

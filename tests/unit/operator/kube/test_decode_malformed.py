@@ -39,7 +39,7 @@ from tests.support.malformed_objects import (
 
 from hotpool.api.capability import CapabilityStatus
 from hotpool.api.generator import GeneratorStatus
-from hotpool.api.meta import ApiModel
+from hotpool.api.meta import MAX_CONDITIONS, ApiModel
 from hotpool.api.pool import PoolStatus
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
@@ -190,7 +190,8 @@ def test_the_problem_of_a_spec_is_in_the_status_however_long_its_keys_are() -> N
 
 def test_a_paused_pool_has_the_condition_paused_beside_the_most_foreign_conditions() -> None:
     foreign = [
-        {**COMPLETE_OBJECTS[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)
+        {**COMPLETE_OBJECTS[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"}
+        for n in range(MAX_CONDITIONS)
     ]
     body = {**pool_object("p", paused=True), "status": {"conditions": foreign}}
     found = decode_and_plan(Kind.POOL, body)
@@ -199,7 +200,7 @@ def test_a_paused_pool_has_the_condition_paused_beside_the_most_foreign_conditio
     cache.upsert(found, 0.0)
     status = plan_pool(cache.pools["p"], {}, {}, 0.0, NOW).status
     assert "Paused" in {c.type for c in status.conditions}
-    assert len(status.conditions) <= 16
+    assert len(status.conditions) <= MAX_CONDITIONS
 
 
 @pytest.mark.parametrize("more", [0, 1])
