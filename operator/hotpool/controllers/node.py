@@ -1,13 +1,14 @@
 """Reconciling of one node in Kubernetes (requirements C4 to C6). Must not decide about liveness or start a task."""
 
+from collections.abc import Collection, Sequence
 from math import inf
 from typing import Final
 
-from hotpool.api.meta import MAX_CONDITIONS
+from hotpool.api.meta import MAX_CONDITIONS, Condition
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.result import Result
 from hotpool.core.conditions import set_conditions
-from hotpool.core.drain import DRAINED, plan_drain
+from hotpool.core.drain import plan_drain
 from hotpool.core.model import Kind, NodeView
 from hotpool.core.node_liveness import NodeLivenessTracker
 from hotpool.core.planning.diff import conditions_differ
@@ -50,11 +51,10 @@ class NodeController:
         drain, drained = plan_drain(view, self._context.drains.get(name), timestamp)
         conditions = plan_node(view, timestamp).conditions
         others_differ = conditions_differ(node.conditions, conditions)
-        # Other clients may have filled the conditions. These matter more than the end of a drain.
-        room = MAX_CONDITIONS - len(node.conditions.keys() | {condition.type for condition in conditions} - {DRAINED})
-        if drained and room > 0:
+        if drained:
             before = {kind: (stored.status, stored.since) for kind, stored in node.conditions.items()}
             conditions += set_conditions([drained], before, node.meta.generation, timestamp)
+        conditions = _with_room(conditions, node.conditions)
         if drain is None:
             self._drain_written.pop(name, None)
         if drain == node.drain_status and not conditions_differ(node.conditions, conditions):
@@ -104,3 +104,11 @@ class NodeController:
         await self._context.kube.delete_lease(lease)
         self._context.cache.leases.delete(lease)
         return True
+
+
+def _with_room(conditions: Sequence[Condition], stored: Collection[str]) -> tuple[Condition, ...]:
+    """Return Ready and Draining, which come first, and the others that fit beside the stored ones of other clients."""
+    room = MAX_CONDITIONS - len({*stored, *(condition.type for condition in conditions[:2])})
+    new = [condition.type for condition in conditions[2:] if condition.type not in stored]
+    surplus = new[max(room, 0) :]
+    return tuple(condition for condition in conditions if condition.type not in surplus)
