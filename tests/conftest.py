@@ -1,7 +1,8 @@
 """The test run: clean-up at its end, number of workers, and what all agents and logs under test have in common."""
 
 import os
-from typing import Final
+import sys
+from typing import Any, Final
 
 import psutil
 import pytest
@@ -16,10 +17,17 @@ ADVERTISED: Final = "203.0.113.1"
 """Address of the agents under test: one for documentation, so that they connect to none of this machine's own."""
 
 
+def refuse_documentation_addresses(event: str, args: tuple[Any, ...]) -> None:
+    """Keep this process from connecting to the network of `ADVERTISED`, which a router may send anywhere."""
+    if event == "socket.connect" and isinstance(args[1], tuple) and str(args[1][0]).startswith("203.0.113."):
+        raise ConnectionRefusedError(f"{args[1][0]} is for advertising alone: tests connect to loopback")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Start the run. Tracebacks are plain: the default prints every local variable, which takes seconds for a cache."""
     end_on_signals()
+    sys.addaudithook(refuse_documentation_addresses)
     machine = {item.address for items in psutil.net_if_addrs().values() for item in items}
     assert ADVERTISED not in machine, "agents under test would connect to this machine's own address"
     os.environ["HOTPOOL_AGENT_ADVERTISE"] = ADVERTISED

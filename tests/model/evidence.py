@@ -5,6 +5,7 @@ Violations are collected, not raised, because the check runs inside the operator
 
 from typing import TYPE_CHECKING, Any
 
+from tests.model.membership import needs_endpoints
 from tests.support.service_fleet import ServiceApi
 from tests.support.simulated_fleet import now
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from tests.model.expected_state import ExpectedState
 
 Json = dict[str, Any]
+
+_POD_READ_SECONDS = 1.0
+"""Time after a report within which the pods that it names are read."""
 
 
 class EvidenceCheckingApi(ServiceApi):
@@ -77,6 +81,8 @@ class EvidenceCheckingApi(ServiceApi):
             return None
         if (pool, node) in self.expected.removable_otherwise or not self.expected.may_be_member(body, node):
             return None
+        if needs_endpoints(body) and now() - entry.last_heartbeat < _POD_READ_SECONDS and _names_pods(self, node):
+            return None  # a pod that is not read yet does not vouch for an address that another node claims, too
         if entry.state != "Offline":
             silent = now() - max(entry.last_heartbeat, self.expected.counted_from)
             return (
@@ -85,3 +91,8 @@ class EvidenceCheckingApi(ServiceApi):
                 else f"it is {entry.state}, silent for {silent:.1f} s"
             )
         return None if (pool, node) in self.expected.removable_by_silence else "the brake holds"
+
+
+def _names_pods(api: ServiceApi, node: str) -> bool:
+    report = (api.objects[Kind.NODE][node].get("status") or {}).get("report") or {}
+    return any("pod" in item for item in report.get("services") or ())
