@@ -69,6 +69,7 @@ async def test_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_
         second = await hotpool_agent("run", "--catalogue", catalogue, "--node", "n1", "--kubeconfig", config)
         assert second.code == 1
         assert f"runs on this machine already (pid {process.pid})" in second.err
+        await api.until(lambda: ("leases", "hotpool-node-n2") in api.objects)
         assert (await hotpool_agent("status", "--node", "n2")).code == 0
 
 
