@@ -86,14 +86,21 @@ async def reading(*lookups: Lookup) -> AsyncIterator[list[Reader]]:
 @asynccontextmanager
 async def waiting(fleet: RedisFleet, *lookups: Lookup | SyncLookup) -> AsyncIterator[None]:
     """Let each client wait for a pool that is made at the end of the block, after a failover (E10)."""
+    begun = False
 
-    def wait(lookup: Lookup | SyncLookup) -> asyncio.Future[Picked | NoMember]:
-        if isinstance(lookup, Lookup):
-            return asyncio.ensure_future(lookup.pick("late", wait=60))
-        return asyncio.ensure_future(asyncio.to_thread(lookup.pick, "late", wait=60))
+    async def wait(lookup: Lookup | SyncLookup) -> Picked | NoMember:
+        while True:
+            try:
+                if isinstance(lookup, Lookup):
+                    return await lookup.pick("late", wait=60)
+                return await asyncio.to_thread(lookup.pick, "late", wait=60)
+            except LookupUnavailableError:  # a busy machine answers the first pick late
+                if begun:
+                    raise
 
-    picks = [wait(lookup) for lookup in lookups]
-    await asyncio.gather(*(until(lambda lookup=lookup: waits(lookup)) for lookup in lookups))  # type: ignore[misc]
+    picks = [asyncio.create_task(wait(lookup)) for lookup in lookups]
+    await until(lambda: all(map(waits, lookups)))
+    begun = True
     yield
     assert not any(pick.done() for pick in picks)
     fleet.set_pool(replace(pool_of("edge-1"), name="late", uid="u2", key="late"))

@@ -143,7 +143,7 @@ async def test_a_damaged_meta_key_counts_as_no_term_and_is_claimed(client: Clien
 
 async def test_a_large_replace_stops_when_leadership_ends_between_two_chunks(client: Client, lookup: Lookup) -> None:
     class Ending(FixedLeadership):
-        remaining_calls = 6  # A claim with three dry calls, one replace, one chunk.
+        remaining_calls = 7  # A claim with four dry calls, one replace, one chunk.
 
         def may_write(self) -> bool:
             self.remaining_calls -= 1

@@ -13,11 +13,12 @@ from hotpool.projection.keys import DEFAULT_PREFIX
 from hotpool.projection.lookup.wait_protocol import WaitProtocol
 
 ClientT = TypeVar("ClientT")
+RoomT = TypeVar("RoomT")
 MAX_CONNECTIONS = 64
 """Limit of the requests of one client at a time, and so of its connections. Others wait for their turn."""
 
 
-class BaseLookup(Generic[ClientT]):
+class BaseLookup(Generic[ClientT, RoomT]):
     """Look-ups in the projection of one fleet, over a client of redis: one server, Sentinel or cluster.
 
     `chance`: returns the random number in [0, 1) of each pick. Python's module random reseeds in a forked child.
@@ -39,6 +40,7 @@ class BaseLookup(Generic[ClientT]):
         self._client = client
         self._slots = self._semaphore(MAX_CONNECTIONS)
         self._protocol = WaitProtocol(namespace=namespace, prefix=prefix, chance=chance, source=source)
+        self._room = self._open_room()
 
     @classmethod
     def from_url(
@@ -62,6 +64,10 @@ class BaseLookup(Generic[ClientT]):
         """
         client = cls._connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
         return cls(client, namespace=namespace, prefix=prefix, source=source)
+
+    def _open_room(self) -> RoomT:
+        """Return the room of the picks that wait."""
+        raise NotImplementedError
 
     @classmethod
     def _connect(cls, url: str, **options: Any) -> ClientT:

@@ -6,7 +6,6 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -26,7 +25,7 @@ from hotpool.projection.lookup.wait_protocol import block_ms
 from hotpool.projection.lookup.wait_room import WaitRoom
 
 
-class Lookup(BaseLookup[Client]):
+class Lookup(BaseLookup[Client, WaitRoom]):
     """Look-ups in the projection of one fleet. Every method raises LookupUnavailableError if Redis does not answer.
 
     `client`: any client of redis.asyncio. The other parameters, and from_url, are those of BaseLookup. The first call
@@ -146,8 +145,7 @@ class Lookup(BaseLookup[Client]):
     ) -> None:
         await self.close()
 
-    @cached_property
-    def _room(self) -> WaitRoom:
+    def _open_room(self) -> WaitRoom:
         client = self._client
         settings = (
             client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs

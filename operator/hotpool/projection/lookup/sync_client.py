@@ -6,7 +6,6 @@ Must need only redis and the standard library.
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
@@ -26,7 +25,7 @@ from hotpool.projection.lookup.sync_wait_room import SyncWaitRoom
 from hotpool.projection.lookup.wait_protocol import MAX_SYNC_BLOCK_MS, block_ms
 
 
-class SyncLookup(BaseLookup[SyncClient]):
+class SyncLookup(BaseLookup[SyncClient, SyncWaitRoom]):
     """Synchronous equivalent of Lookup. As thread-safe as `client`, which is any synchronous client of redis."""
 
     _semaphore = threading.BoundedSemaphore
@@ -109,8 +108,7 @@ class SyncLookup(BaseLookup[SyncClient]):
     ) -> None:
         self.close()
 
-    @cached_property
-    def _room(self) -> SyncWaitRoom:
+    def _open_room(self) -> SyncWaitRoom:
         return SyncWaitRoom(
             self._protocol, self._run, self._send, block_ms(self._client.get_connection_kwargs(), MAX_SYNC_BLOCK_MS)
         )
