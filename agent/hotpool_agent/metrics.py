@@ -133,7 +133,7 @@ class _ServiceCollector(Collector):
             GaugeMetricFamily("hotpool_agent_services", "Services of the node, by state", labels=["state"]),
             CounterMetricFamily(
                 "hotpool_agent_service_restarts",
-                "Restarts after crashes since the agent started",
+                "Restarts after crashes since the service is in the catalogue",
                 labels=["service"],
             ),
         )

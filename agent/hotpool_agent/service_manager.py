@@ -32,6 +32,7 @@ from hotpool_agent.services.members import read_all
 from hotpool_agent.services.process import Process
 from hotpool_agent.services.start_queue import StartQueue
 from hotpool_agent.services.status import ServiceStatus
+from hotpool_agent.services.stored_failure import forget_failure
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, StoredServiceState
 
@@ -180,6 +181,8 @@ class ServiceManager:
         await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
         for name in removed:
             self._forget(name)
+        for name in replaced:
+            forget_failure(self._store.state.services[name])
         await asyncio.gather(*(self._orphan_tasks[name] for name in new if name in self._orphan_tasks))
         for name in revised:
             self._follow_auto_start(self.services[name])

@@ -22,6 +22,8 @@ from hotpool_agent.blocking import run_blocking
 from hotpool_agent.notifier import Notifier
 
 SCHEMA: Final = 1
+LAST_ERROR_LENGTH: Final = 1024
+"""Longest stored error of a service, as in the report."""
 _RETRY_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 5.0
 """Time after which a write counts as failed. It goes on, because a second one would hang as well."""
@@ -54,6 +56,12 @@ class StoredServiceState(BaseModel):
     """Flap penalty at `penalty_at`, in seconds of the wall clock because it must survive a reboot."""
     penalty_at: float = 0.0
     suppressed: bool = False
+    restarts: int = 0
+    """Restarts after crashes since the service is in the catalogue."""
+    last_error: str | None = None
+    """The last failure, until a command or a stop; at most LAST_ERROR_LENGTH characters."""
+    last_output: tuple[str, ...] = ()
+    """The last output lines before it, as bounded by `services.output_tail`."""
     removed: bool = False
     """True if the catalogue no longer has the service, and the node's object still has its last command."""
 

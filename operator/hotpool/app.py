@@ -211,6 +211,7 @@ class Operator:
             "leases": self._lease_watch.run(),
             "watches": self._connection.watches.run(self._watched),
             "pods": self._pod_reader.run(self._manager.on_pod),
+            "lines": self._recorder.membership_log.run(),
             "addresses": self._addresses.follow(self._manager.apply_policy),
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})

@@ -387,7 +387,7 @@ class FakeApi:
         return {}
 
     async def _post_event(self, body: Json) -> Json:
-        """Store an Event of events.k8s.io/v1."""
+        """Store an Event of core/v1."""
         await asyncio.sleep(self.event_delay)
         self.requests["event"] += 1
         if error := self.event_fault():
@@ -396,8 +396,8 @@ class FakeApi:
         return body
 
     def event_notes(self, name: str | None = None) -> list[tuple[str, str]]:
-        """Return reason and note of the Events about an object, in the order of their arrival."""
-        return [(e["reason"], e["note"]) for _, e in self.events if name in {None, e["regarding"]["name"]}]
+        """Return reason and message of the Events about an object, in the order of their arrival."""
+        return [(e["reason"], e["message"]) for _, e in self.events if name in {None, e["involvedObject"]["name"]}]
 
     def _raise_fault(self, verb: str, kind: Kind, name: str) -> None:
         self.requests[verb] += 1
@@ -774,6 +774,7 @@ class Fleet:
             self.manager.lead(self._targets()),
             self.renew_probe_lease(),
             self.recorder.run(events.post),
+            self.recorder.membership_log.run(),
             self._drain_reader.run(),
         )
         self.tasks += [asyncio.create_task(part) for part in parts]

@@ -8,6 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -27,6 +28,7 @@ from hotpool_agent.services.process import Process
 from hotpool_agent.services.process_table import ProcessTable, owner, ownership_tag
 from hotpool_agent.services.state_machine import Action, Machine
 from hotpool_agent.services.status import ServiceStatus
+from hotpool_agent.services.stored_failure import restored, store_failure
 from hotpool_agent.services.stored_flaps import StoredFlaps
 from hotpool_agent.services.usage import ServiceUsage
 from hotpool_agent.state_store import StoredServiceState
@@ -47,15 +49,15 @@ class ServiceController:
         self.follow_auto_start()
         desired = stored.desired
         should_run = spec.run is not None and (desired == "Running" or (desired is None and spec.auto_start))
-        self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, should_run=should_run)
+        machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, should_run=should_run)
+        restarts, error, self._output = restored(machine, stored)
+        self.machine = replace(machine, restarts=restarts, last_error=error)
         self.since = timestamp()
         self.probed = spec.observe is None
         """True once an observed or adopted service was probed, or if no first probe is needed."""
         self.notifier = Notifier()
         self._context = context
         self._process: Process | Launch | None = None
-        self._output: tuple[str, ...] = ()
-        """Last output lines before the last failure."""
         self._answer = ""
         """Response of the service to the probe of the last failure, as text: a body or output."""
         self._output_start = 0
@@ -75,7 +77,7 @@ class ServiceController:
         """
         if orphan is None:
             if self.machine.should_run:
-                self.handle(events.Start())
+                self.handle(events.Resume())
             return
         self._process = orphan
         adoption_state = self._adoption_state() if fit else events.AdoptionState.UNFIT
@@ -166,6 +168,7 @@ class ServiceController:
                 self._guard(lambda: self._on_state_change(before))
                 self._guard(self._follow_endpoint)
                 self._guard(self.follow_drain)
+            self._guard(self._store_failure)
             # Notify the reporter before the actions: a withdrawal must not wait for them.
             self._guard(self._context.reporting.changed)
             self.notifier.notify()
@@ -287,6 +290,7 @@ class ServiceController:
 
     async def _read_output(self) -> None:
         self._output = await last_lines(log_file(self._context.store.folder, self.spec.id), self._output_start)
+        self._guard(self._store_failure)
         self._guard(self._context.reporting.changed)
 
     async def _probe_start(self) -> Event:
@@ -369,6 +373,10 @@ class ServiceController:
         for name, value in changes.items():
             setattr(self.stored, name, value)
         self._context.store.save()
+
+    def _store_failure(self) -> None:
+        if store_failure(self.machine, self._output, self.stored):
+            self._context.store.save()
 
     def _adoption_state(self) -> events.AdoptionState:
         if self.stored.recipe != launch_digest(self.spec):

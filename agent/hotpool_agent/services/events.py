@@ -20,6 +20,10 @@ class Start(Event):
     """Command of a user, or of auto-start, to run the service."""
 
 
+class Resume(Event):
+    """Start of a service whose desired state is Running, by an agent that begins. The last error stays visible."""
+
+
 class Stop(Event):
     """Command of a user to stop the service."""
 

@@ -68,7 +68,7 @@ class Machine:
     pid: int | None = None
     last_error: str | None = None
     restarts: int = 0
-    """Retries since the agent started."""
+    """Retries since the service is in the catalogue."""
     stuck: bool = False
     """Processes or port did not become free; True until `Gone`."""
 
@@ -83,6 +83,8 @@ def step(machine: Machine, event: Event) -> Step:
     match event:
         case events.Start():
             return _start(replace(machine, should_run=True))
+        case events.Resume() if machine.state == "Stopped" and machine.phase is ProcessPhase.NONE:
+            return _launch(machine)
         case events.Stop():
             return _stop(replace(machine, should_run=False))
         case events.Restart():

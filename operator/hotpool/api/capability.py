@@ -217,7 +217,7 @@ class Service(ApiModel):
     model: Text | None = None
     """Declared model of the service."""
     restarts: Count = 0
-    """Number of restarts after crashes since the agent started."""
+    """Number of restarts after crashes since the service is in the catalogue."""
     last_error: LongText | None = None
     """The last failure, in one sentence."""
     desired: Short | None = None

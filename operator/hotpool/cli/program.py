@@ -15,6 +15,7 @@ app: Final = LazyGroup(
         ),
         "why": ("hotpool.cli.why", "Explain why a node is in a pool or not, and what would change it."),
         "top": ("hotpool.cli.top", "Show an overview of nodes and pools."),
+        "events": ("hotpool.cli.events", "Show what happened to a pool, a node or the fleet."),
         "diff": ("hotpool.cli.diff", "Show the nodes that would join and leave pools if manifests were applied."),
         "pick": ("hotpool.cli.pick", "Pick a node of a pool, as a dispatcher does."),
         "drain": ("hotpool.cli.drain", "Offer no new work to a node: set its spec.drain."),

@@ -42,6 +42,11 @@ class LossyStream(io.TextIOBase):
         """Any text can be written, even a lone surrogate."""
         return "backslashreplace"
 
+    @property
+    def queued(self) -> int:
+        """Number of texts that wait to be written."""
+        return self._texts.qsize()
+
     def writable(self) -> bool:
         """Return True, as a stream for writing does."""
         return True
@@ -106,6 +111,11 @@ def drain_stderr() -> None:
     """Wait until all text of the protected standard error was written, a limited time."""
     if isinstance(sys.stderr, LossyStream):
         sys.stderr.drain()
+
+
+def is_congested() -> bool:
+    """Return True while many lines wait to be written, so that a writer of thousands of lines should pause."""
+    return isinstance(sys.stderr, LossyStream) and sys.stderr.queued > QUEUED_TEXTS // 2
 
 
 def lost_lines() -> int:

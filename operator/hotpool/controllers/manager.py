@@ -174,6 +174,7 @@ class Manager:
     def mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
         self._wake_pod_reader()
+        self._recorder.service_incidents(self._cache.incidents.take())
         deadline = self.ingest.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()

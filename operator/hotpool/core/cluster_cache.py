@@ -36,6 +36,7 @@ from hotpool.core.model import (
 from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
 from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
+from hotpool.core.service_incidents import IncidentQueue
 from hotpool.core.service_names import ServiceNames
 from hotpool.core.silence_schedule import SilenceSchedule
 from hotpool.core.slice_index import SliceIndex
@@ -65,6 +66,7 @@ class ClusterCache:
     endpoints: EndpointIndex = field(default_factory=EndpointIndex)
     ageing: bool = False
     """True while silence that counts is not recorded at every node yet. Until then no silent node leaves a pool."""
+    incidents: IncidentQueue = field(default_factory=IncidentQueue)
     _aged: set[Key] = field(default_factory=set)
     """Keys to reconcile when the silence of all nodes that are due is recorded in every pool."""
     _silence: SilenceSchedule = field(default_factory=SilenceSchedule)
@@ -153,10 +155,9 @@ class ClusterCache:
         if lease.interval is not None and lease.interval != tracker.interval:
             tracker.interval = lease.interval
             self._silence.add(lease.node, tracker)
-        changed = before is not None and before.renewed != lease.renewed
-        return (
-            self._apply_heartbeat(lease.node, tracker, now) if changed or (before is None and self.gate_open) else set()
-        )
+        if (before.renewed != lease.renewed) if before else self.gate_open:
+            return self._apply_heartbeat(lease.node, tracker, now)
+        return set()
 
     def advance(self, now: float, confirmed_until: float = inf) -> set[Key]:
         """Mark silent nodes as Suspect, Offline or expired (requirements C3, C4), and go on with `match_step`.
@@ -255,6 +256,7 @@ class ClusterCache:
         if tracker is None:
             return self._add_node(node, now)
         before = tracker.view
+        self.incidents.compare(before.node, node)
         view = node_view.merge_kube_node(node_view.with_report(before, node), self.kube_nodes.get(name))
         fresh = node.report is not None and node_view.report_version(node) != node_view.report_version(before.node)
         if node.report and fresh:

@@ -17,6 +17,7 @@ from hotpool.api.slice import MemberState
 from hotpool.core.address_problems import AddressProblem
 from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
+from hotpool.core.service_troubles import RefusedCommand, ServiceTrouble
 from hotpool.core.slice_name import stem_and_index
 
 
@@ -173,6 +174,7 @@ class Report:
     """Service → requests in progress, by its own number (requirement B5)."""
     uncounted: bool = False
     """True if a service that may have requests in progress has no number."""
+    troubles: tuple[ServiceTrouble, ...] = ()
 
     @property
     def holder(self) -> str:
@@ -217,6 +219,7 @@ class Node:
     """uid of the v1 Node that owns it; the garbage collector deletes it with that Node."""
     ignored_commands: str = ""
     """Commands in its spec that have no effect, as text; empty: none."""
+    refused: tuple[RefusedCommand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +348,7 @@ class NodeView:
     overdue: bool = False
     """True: silent for more than one interval, computed while the v1 Node's Ready is Unknown (requirement C8)."""
     shut_down: bool | None = None
-    """True: the last that the kubelet reported is a shutdown, and the agent was silent since the kubelet is. None: not
-    known, because the kubelet has been silent since this process began."""
+    """True: shut down, by the kubelet's last report and the agent's silence since. None: not known."""
 
     @property
     def cordoned(self) -> bool:

@@ -1,7 +1,7 @@
 """Aggregation of Events: repeated Events are folded into one; rate and memory are bounded.
 
-Pure: `now` is monotonic seconds, `at` is RFC 3339. A folded Event is a new object with a series: events.k8s.io/v1 does
-not let the note of a stored Event change, and an old note with a higher count would be wrong.
+Pure: `now` is monotonic seconds, `at` is RFC 3339. A folded Event is a new object with a series: the text of a
+stored Event must not change, and an old text with a higher count would be wrong.
 """
 
 from collections import Counter
@@ -121,7 +121,7 @@ class EventAggregator:
         self._ranks[_RANKS.get(key[0].kind, 1)] -= 1
         self._posted[key] = now
         draft = item.draft
-        text = note(draft.content)
+        text = note(draft.content, folded=item.count > 1)
         return Event(key[0], draft.reason, draft.action, text, draft.warning, item.first, item.last, item.count)
 
 

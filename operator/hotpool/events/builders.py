@@ -4,10 +4,12 @@ Pure. A general rule covers all conditions, so that a new condition needs no cod
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
+from hotpool.core.service_incidents import ServiceIncident
 from hotpool.events.aggregator import EventDraft
 from hotpool.events.messages import Group
 
@@ -62,8 +64,10 @@ def _condition_event(kind: Kind, before: tuple[str, str] | None, now: Condition)
     current = (now.status, now.reason)
     if before == current:
         return None
-    text = f"{now.reason}: {now.message}" if now.message else now.reason
+    text = now.message if now.message and now.reason == now.type else f"{now.reason}: {now.message}".removesuffix(": ")
     if now.type == "Ready":
+        if kind is Kind.NODE:  # the Event's reason is that of the condition
+            text = f"{now.message}; was {before[1]}" if before and before[1] != now.reason else now.message
         name = now.reason if kind is Kind.NODE else "Ready" if now.status == "True" else "NotReady"
         return EventDraft(
             name, "SetCondition", text, warning=now.status != "True" and now.reason not in _EXPECTED_REASONS
@@ -84,31 +88,59 @@ def _resolved(type_: str) -> EventDraft:
     return EventDraft(reason, "SetCondition", f"{type_} is no longer true")
 
 
-def membership_changed(
-    before: Members, after: Members, criteria: Mapping[str, str], *, dry_run: bool
-) -> EventDraft | None:
-    """Return an Event about nodes that joined, left or changed their state. A move between slices is no change.
+@dataclass(frozen=True, slots=True)
+class MembershipDifference:
+    """Difference between the members of a pool before and after a round of writes."""
 
-    `criteria`: node → the first criterion that is not met. A node without an entry was deleted.
-    """
+    joined: Mapping[str, Member]
+    left: Mapping[str, Member]
+    """Node → its former entry."""
+    changed: Mapping[str, tuple[Member, Member]]
+    """Node → its former entry and the new one, of another state."""
+
+    def __len__(self) -> int:
+        return len(self.joined) + len(self.left) + len(self.changed)
+
+
+def compare_members(before: Members, after: Members) -> MembershipDifference:
+    """Return the nodes that joined, left or changed their state. A move between slices is no change."""
     old, new = _different(before, after), _different(after, before)
-    joined, left = new.keys() - old.keys(), old.keys() - new.keys()
-    changed = [node for node in old.keys() & new.keys() if old[node] != new[node]]
-    if dry_run and left and not any(after.values()):
-        return EventDraft("DryRunEmptied", "UpdateMembers", f"mode DryRun: all {len(left)} members were removed")
-    groups = (
-        Group.of("joined", joined),
-        Group.of("left", left, (str(criteria.get(node, "Deleted")) for node in left)),
-        Group.of("changed", changed, (new[node] for node in changed)),
+    return MembershipDifference(
+        joined={node: member for node, member in new.items() if node not in old},
+        left={node: member for node, member in old.items() if node not in new},
+        changed={
+            node: (old[node], member) for node, member in new.items() if node in old and old[node].state != member.state
+        },
     )
-    return EventDraft("MembersChanged", "UpdateMembers", groups) if joined or left or changed else None
 
 
-def _different(these: Members, others: Members) -> dict[str, str]:
-    """Return node → state of the slices that differ from the others, so that the cost depends on the change."""
-    return {
-        member.node: member.state
-        for name, members in these.items()
-        if members != others.get(name)
-        for member in members
-    }
+def membership_changed(
+    difference: MembershipDifference, reasons: Mapping[str, str], *, emptied_by_dry_run: bool
+) -> EventDraft | None:
+    """Return an Event about the difference. `reasons`: why each node left."""
+    if not difference:
+        return None
+    if emptied_by_dry_run and difference.left:
+        count = len(difference.left)
+        return EventDraft("DryRunEmptied", "UpdateMembers", f"mode DryRun: all {count} members were removed")
+    groups = (
+        Group.of("joined", difference.joined),
+        Group.of("left", difference.left, (reasons[node] for node in difference.left)),
+        Group.of("changed", difference.changed, (now.state for _, now in difference.changed.values())),
+    )
+    return EventDraft("MembersChanged", "UpdateMembers", groups)
+
+
+_INCIDENTS: Final = {"ServiceFailed": "failed", "ServiceFlapping": "flapping", "CommandRefused": "refused"}
+
+
+def service_incident(incident: ServiceIncident) -> EventDraft:
+    """Return an Event about a service of a node, such as `1 failed [whisper: killed by SIGKILL]`."""
+    text = f"{incident.service}: {incident.message}"
+    group = Group.of(_INCIDENTS[incident.reason], [text])
+    return EventDraft(incident.reason, "ObserveService", (group,), warning=True)
+
+
+def _different(these: Members, others: Members) -> dict[str, Member]:
+    """Return node → entry of the slices that differ from the others, so that the cost depends on the change."""
+    return {member.node: member for name, members in these.items() if members != others.get(name) for member in members}

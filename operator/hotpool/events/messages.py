@@ -11,7 +11,7 @@ from typing import Final
 NOTE_BYTES: Final = 1024
 """Longest note that the API server accepts."""
 _MAX_NAMES: Final = 3
-"""Names listed in a note; a longer list is replaced by its count."""
+"""Names listed in a note; `…` stands for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +32,42 @@ class Group:
         return cls(change, len(known), tuple(known[: _MAX_NAMES + 1]), Counter(causes), rest)
 
     def __add__(self, newer: "Group") -> "Group":
-        names = (*self.names, *newer.names)[: _MAX_NAMES + 1]
+        names = tuple(dict.fromkeys((*self.names, *newer.names)))[: _MAX_NAMES + 1]
         return Group(self.change, self.count + newer.count, names, self.causes + newer.causes, newer.rest)
 
     def __str__(self) -> str:
         plural = "s" if self.rest and self.count != 1 else ""
         ranked = sorted(self.causes.items(), key=lambda item: (-item[1], item[0]))
         causes = f" ({', '.join(f'{key} {count}' for key, count in ranked)})" if ranked else ""
-        names = f" [{', '.join(self.names)}]" if self.names and self.count <= _MAX_NAMES else ""
+        shown = self.names if len(self.names) <= _MAX_NAMES else (*self.names[:_MAX_NAMES], "…")
+        names = f" [{', '.join(shown)}]" if shown else ""
         return f"{self.count} {self.change}{plural}{causes}{names}{self.rest}"
 
 
 Content = str | tuple[Group, ...]
-"""A sentence, or groups; always the same ones for one reason."""
+"""A sentence, or groups, those that occurred last at the end."""
 
 
 def fold(older: Content, newer: Content) -> Content:
     """Return one content for both. Of two sentences, the last one stays."""
     if isinstance(older, str) or isinstance(newer, str):
         return newer
-    return tuple(before + group for before, group in zip(older, newer, strict=True))
+    groups = {group.change: group for group in older if group.count}
+    for group in newer:
+        if group.count:
+            known = groups.pop(group.change, None)  # to the end: the order of groups is that of their last changes
+            groups[group.change] = known + group if known else group
+    return tuple(groups.values())
 
 
-def note(content: Content) -> str:
-    """Return the text of the Event, such as `12 joined, 3 left (TypeNotReady 2, Offline 1)`."""
-    return truncate(content if isinstance(content, str) else ", ".join(str(group) for group in content if group.count))
+def note(content: Content, *, folded: bool = False) -> str:
+    """Return the text of the Event, such as `12 joined [a, b, c, …], 3 left (Offline 3) [d, e, f]`.
+
+    With `folded`, the groups of several Events are in the order of their last changes: `1 left [a], then 1 joined [a]`.
+    """
+    if isinstance(content, str):
+        return truncate(content)
+    return truncate((", then " if folded else ", ").join(str(group) for group in content if group.count))
 
 
 def truncate(text: str) -> str:

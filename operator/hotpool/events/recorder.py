@@ -20,9 +20,18 @@ from hotpool.clock import Clock
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Generator, Key, Kind, Member, Meta, Node, Pool, Slice
 from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
+from hotpool.core.service_incidents import INCIDENT_LINES, ServiceIncident
 from hotpool.events.aggregator import Event, EventAggregator, EventDraft, EventObject
-from hotpool.events.builders import KINDS, changed_conditions, membership_changed
+from hotpool.events.builders import (
+    KINDS,
+    MembershipDifference,
+    changed_conditions,
+    compare_members,
+    membership_changed,
+    service_incident,
+)
 from hotpool.events.last_applied import LastApplied
+from hotpool.events.membership_log import MembershipLog
 from hotpool.events.messages import Group
 from hotpool.observability.metrics import EVENTS
 
@@ -61,6 +70,7 @@ class EventRecorder:
         self._slices: dict[str, LastApplied[_SliceState]] = {}
         self._pools: dict[str, LastApplied[PoolSpec]] = {}
         self._components: dict[str, _ComponentHealth] = {}
+        self.membership_log = MembershipLog(cache, clock)
 
     async def run(self, post: Post) -> None:
         """Post Events until cancelled. An Event that fails is dropped."""
@@ -87,8 +97,14 @@ class EventRecorder:
         self._add(fleet_object, EventDraft("Leading", "Elect", f"leads with term {term}"))
 
     def leader_lost(self) -> None:
-        """Stop recording: the next leader does."""
+        """Stop recording: the next leader does. What this process wrote last is no longer what is stored."""
         self._fleet_object = None
+        for pool, applied in self._slices.items():
+            if applied.before is not None:
+                uncertain = {name: state or applied.before.get(name) for name, state in applied.states.items()}
+                self._compare_members(pool, applied.before, uncertain)
+        self._slices.clear()
+        self._pools.clear()
 
     def lease_watch_health(self, *, healthy: bool) -> None:
         """Record a change in the health of the Lease watch."""
@@ -133,14 +149,19 @@ class EventRecorder:
         for name in [name for name, state in applied.states.items() if state is None]:
             applied.set(name, found.get(name))
         before, applied.before = applied.before, None
-        membership = self._cache.pools.get(pool.meta.name)
-        draft = membership_changed(
-            _members(before),
-            _members(applied.states),
-            membership.criteria if membership else {},
-            dry_run=pool.spec.mode == "DryRun",
-        )
-        self._add_for(Kind.POOL, pool.meta, draft)
+        difference, reasons = self._compare_members(pool.meta.name, before, applied.states)
+        emptied = pool.spec.mode == "DryRun" and not any(_members(applied.states).values())
+        self._add_for(Kind.POOL, pool.meta, membership_changed(difference, reasons, emptied_by_dry_run=emptied))
+
+    def _compare_members(
+        self, pool: str, before: Mapping[str, _SliceState | None], after: Mapping[str, _SliceState | None]
+    ) -> tuple[MembershipDifference, dict[str, str]]:
+        """Return the difference and why each node left, and log both. A node that is not known was deleted."""
+        difference, membership = compare_members(_members(before), _members(after)), self._cache.pools.get(pool)
+        criteria = membership.criteria if membership else {}
+        reasons = {node: str(criteria.get(node, "Deleted")) for node in difference.left}
+        self.membership_log.add(pool, difference, reasons)
+        return difference, reasons
 
     @contextmanager
     def slice_write(self, pool: Pool, write: SliceWrite) -> Iterator[None]:
@@ -176,8 +197,12 @@ class EventRecorder:
         self._conditions(Kind.POOL, pool.meta, _stored_conditions(pool.status.conditions), status.conditions)
 
     def forget(self, kind: Kind, name: str) -> None:
-        """Drop the state of a deleted pool or generator."""
-        (self._slices if kind is Kind.POOL else self._pools).pop(name, None)
+        """Drop the state of a deleted pool or generator. Its members need no lines: the pool's has their number."""
+        if kind is not Kind.POOL:
+            self._pools.pop(name, None)
+        elif known := self._slices.pop(name, None):
+            count = sum(map(len, _members(known.states).values()))
+            log.info("pool deleted", pool=name, members=count)
 
     def begin_pool_writes(self, generator: Generator, wanted: Iterable[str], pools: Mapping[str, Pool]) -> None:
         """Prepare for the writes of a generator's pools. `wanted`: names of the pools to create."""
@@ -211,6 +236,13 @@ class EventRecorder:
         """Add an Event for each condition of a node that differs from the stored one."""
         before = {type_: (known.status, known.reason) for type_, known in node.conditions.items()}
         self._conditions(Kind.NODE, node.meta, before, conditions)
+
+    def service_incidents(self, incidents: Iterable[ServiceIncident]) -> None:
+        """Record failures, flapping and refused commands of services: a log line and an Event each."""
+        for incident in incidents if self._fleet_object else ():
+            log.warning(INCIDENT_LINES[incident.reason], **incident._asdict())
+            if tracker := self._cache.nodes.get(incident.node):
+                self._add_for(Kind.NODE, tracker.view.node.meta, service_incident(incident))
 
     def node_deleted(self, node: Meta, objects: str) -> None:
         """Record that `objects` of a node silent for 600 s were deleted."""

@@ -32,6 +32,7 @@ from hotpool.core.model import (
     Slice,
     StoredCondition,
 )
+from hotpool.core.service_troubles import RefusedCommand
 from hotpool.kube.decode_commands import ignored_commands
 from hotpool.kube.decode_report import error_text, usable_report
 
@@ -187,7 +188,24 @@ def _node(body: Json) -> Node:
         user_fields_empty=not (any(spec.values()) or _has_user_metadata(body["metadata"])),  # drain: false is default
         owner=_owner(body, "Node", "v1").get("uid"),
         ignored_commands=_string(ignored_commands(spec, status)),
+        refused=tuple(_refused_commands(spec.get("services"), _mapping(status.get("report")))) if report else (),
     )
+
+
+def _refused_commands(commands: Any, report: Json) -> Iterator[RefusedCommand]:
+    """Yield commands to services that the report does not have, or that have no desired state, as observed ones.
+
+    A minimal report (B11) has no services and says nothing about commands.
+    """
+    found = list(map(_mapping, _items(commands)))
+    services = {item.get("id"): item for item in map(_mapping, _items(report.get("services")))} if found else {}
+    for command in found if services else ():
+        name, desired, request = (_string(command.get(field)) for field in ("id", "desired", "requestID"))
+        if name and name not in services and not report.get("truncated"):
+            yield RefusedCommand(name, desired, request, "the node's catalogue has no such service")
+        elif name in services and services[name].get("desired") is None:
+            why = "the service is observed only: another program starts and stops it"
+            yield RefusedCommand(name, desired, request, why)
 
 
 def _drain_status(raw: Any) -> DrainStatus | None:

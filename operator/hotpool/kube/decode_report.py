@@ -15,6 +15,7 @@ from hotpool.api.languages import normalise_language, normalise_languages
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.model import NodeAddress, PodReference, Report, Rule, ServiceEndpoint, ServiceOffer, TypeState
+from hotpool.core.service_troubles import ServiceTrouble
 
 MAX_PAIR_PARTS: Final = 4
 """Parts of a language pair: two codes of two parts each (zh-cn-en-us). No code in use has more."""
@@ -36,6 +37,8 @@ def error_text(error: Exception) -> str:
     return text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}…"
 
 
+_MAX_SERVICE_ERROR: Final = 256
+"""Characters of a service's error that are kept. Ten thousand nodes may have one each."""
 _IN_PROGRESS: Final = frozenset({"Running", "Stopping"})
 """States of a service that may have requests in progress."""
 
@@ -80,8 +83,18 @@ def _report(raw: capability.Report) -> Report:
         types=types,
         offers={type_: tuple(found) for type_, found in offers.items()},
         numbers={service.id: service.in_flight for service in raw.services if service.in_flight is not None},
+        troubles=tuple(map(_trouble, filter(_is_troubled, raw.services))),
         uncounted=any(service.state in _IN_PROGRESS and service.in_flight is None for service in raw.services),
     )
+
+
+def _is_troubled(service: capability.Service) -> bool:
+    return service.state == "Failed" or service.restarts > 0
+
+
+def _trouble(service: capability.Service) -> ServiceTrouble:
+    error = (service.last_error or "no error reported")[:_MAX_SERVICE_ERROR]
+    return ServiceTrouble(service.id, service.type, service.state, service.since, service.restarts, error)
 
 
 def _is_word(text: str) -> bool:

@@ -1,10 +1,11 @@
-"""Writer of Events (events.k8s.io/v1), the only one in the operator.
+"""Writer of Events, the only one in the operator.
 
+They are created through core/v1: events.k8s.io/v1 refuses a lastTimestamp, by which kubectl sorts them.
 Checks the leadership before each write and never retries. Raises RetryableError (no response), RejectedError or
 NotLeaderError; the Event is then lost. Must not decide which Events are posted.
 """
 
-import secrets
+import time
 from typing import Any, Final
 
 from kubernetes.aio.client import ApiClient
@@ -19,7 +20,7 @@ from hotpool.leadership import Leadership
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"
 POST_TIMEOUT: Final = 2.0
 """Time-out in seconds, shorter than the reserve of the leadership."""
-_EVENTS: Final = "events.k8s.io/v1"
+_EVENTS: Final = "v1"
 _INSTANCE_MAX: Final = 128
 _NAME_MAX: Final = 230
 """Longest part of the object's name in the Event's name, which has at most 253 characters."""
@@ -50,23 +51,30 @@ class EventWriter:
 
 
 def to_wire(event: Event, namespace: str, instance: str) -> Any:
-    """Return the wire form of the Event. A folded Event has a series."""
+    """Return the wire form of the Event. A folded Event has a series.
+
+    The API server stores lastTimestamp in whole seconds. The name grows with the time, so that a list, which is in the
+    order of names, has the Events of one object and second in their order.
+    """
     regarding = event.regarding
     body: dict[str, Any] = {
         "apiVersion": _EVENTS,
         "kind": "Event",
         "metadata": {
-            "name": f"{regarding.name[:_NAME_MAX].rstrip('-.')}.{secrets.token_hex(8)}",
+            "name": f"{regarding.name[:_NAME_MAX].rstrip('-.')}.{time.time_ns():016x}",
             "namespace": namespace,
         },
         "eventTime": event.first,
-        "reportingController": REPORTING_CONTROLLER,
+        "firstTimestamp": event.first,
+        "lastTimestamp": event.last,
+        "count": event.count,
+        "reportingComponent": REPORTING_CONTROLLER,
         "reportingInstance": instance[:_INSTANCE_MAX],
         "action": event.action,
         "reason": event.reason,
         "type": "Warning" if event.warning else "Normal",
-        "note": event.note,
-        "regarding": {
+        "message": event.note,
+        "involvedObject": {
             "apiVersion": regarding.api_version,
             "kind": regarding.kind,
             "name": regarding.name,

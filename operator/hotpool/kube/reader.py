@@ -56,10 +56,11 @@ class Reader:
         """Return the Leases of nodes. Raises ApiUnavailable."""
         return [lease async for lease in self.each_of(_LEASES, "leases", labelSelector=meta.LEASE_LABEL)]
 
-    async def events(self, node: str) -> list[Json]:
-        """Return the Events about one NodeCapability. Raises ApiUnavailable."""
+    async def events(self, node: str | None = None) -> list[Json]:
+        """Return the Events about one NodeCapability; None: all of the namespace. Raises ApiUnavailable."""
         regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
-        return [event async for event in self.each_of(_EVENTS, "events", fieldSelector=regarding)]
+        selector = {"fieldSelector": regarding} if node else {}
+        return [event async for event in self.each_of(_EVENTS, "events", **selector)]
 
     async def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
         """Yield every object of a kind (with these labels) of one snapshot. Raises ApiUnavailable, also half-way.

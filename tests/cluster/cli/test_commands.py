@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,6 +98,26 @@ def test_why_shows_a_stop_and_its_remedy_works(running: Fleet, hotpool: Run) -> 
     running.agent("edge-1", *decided["remedies"][0].partition(": hotpool-agent ")[2].split())
     wait_for("it is in again", lambda: published(running, "zh-en", BOTH))
     assert parsed(hotpool("why", "edge-1", "zh-en", "-o", "json"))["membership"] == "Member"
+
+
+def test_events_has_a_crash_from_all_sources_in_order(running: Fleet, hotpool: Run) -> None:
+    report = (running.get("nodecapabilities", "edge-1") or {})["status"]["report"]
+    (pid,) = (item["pid"] for item in report["services"] if item["id"] == "piper")
+    os.kill(pid, signal.SIGKILL)
+    sources = ("--redis", running.redis_url, "--log", str(running.folder / "operator.log"))
+
+    def entries() -> list[dict[str, Any]]:
+        return list(parsed(hotpool("events", "edge-1", *sources, "-o", "json"))["entries"])
+
+    expected = {*((origin, "ServiceFailed") for origin in ("Event", "Log")), ("Log", "left"), ("Redis", "TypesChanged")}
+    wait_for("the crash", lambda: {(item["source"], item["reason"]) for item in entries()} >= expected)
+    found = entries()
+    assert [item["time"] for item in found] == sorted(item["time"] for item in found)
+    assert "piper: killed by SIGKILL" in next(item["message"] for item in found if item["reason"] == "ServiceFailed")
+    listed = json.loads(running.kubectl("get", "events", "-o", "json"))["items"]
+    ours = [item for item in listed if item["reportingComponent"] == "hotpool.dev/operator"]
+    assert len(ours) > 2
+    assert all(item["lastTimestamp"] for item in ours)
 
 
 def test_why_of_a_node_shows_its_transitions(running: Fleet, hotpool: Run) -> None:

@@ -86,6 +86,29 @@ async def test_a_crashed_service_is_restarted_and_its_desired_state_is_unchanged
         await it.shut_down()
 
 
+async def test_restarts_and_the_last_error_survive_the_agent_until_a_command(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    config, entry = api.kubeconfig(tmp_path), supervised("s", port)
+    async with agent_running(tmp_path, config, entry) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        await crash(it)
+        await eventually(lambda: it.service("s").machine.restarts == 1)
+        await it.until("s", "Running")
+        await it.shut_down()
+    async with agent_running(tmp_path, config, entry) as it:
+        await it.until("s", "Running")
+        (service,) = (api.report("n1") or {})["services"]
+        assert (service["restarts"], service["lastError"]) == (1, "killed by SIGKILL")
+        await it.agent.services.command("restart", "s", wait=True)
+        await it.shut_down()
+    async with agent_running(tmp_path, config, entry) as it:
+        await it.until("s", "Running")
+        assert (it.service("s").machine.restarts, it.service("s").machine.last_error) == (1, None)
+        await it.shut_down()
+
+
 async def test_a_service_that_cannot_start_is_retried_until_it_is_stopped(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:

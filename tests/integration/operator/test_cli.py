@@ -38,7 +38,7 @@ from hotpool.lookup import Transition
 from localfleet.ports import free_port
 
 WIDTH: Final = 80
-COMMANDS: Final = ("status", "why", "top", "diff", "pick", "enroll")
+COMMANDS: Final = ("status", "why", "top", "events", "diff", "pick", "enroll")
 LONG_NODE: Final = "edge-" + "x" * 190
 SPEECH: Final = requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})
 
@@ -311,6 +311,44 @@ async def test_why_distinguishes_the_brake_from_a_late_operator(
     assert ("5 of 6 are silent" in result.out) == ("brake" in expected)
 
 
+async def test_events_of_a_node_are_merged_from_events_and_log_and_the_first_line_has_the_reach_of_each(
+    hotpool: Run, tmp_path: Path
+) -> None:
+    lines: list[dict[str, Any]] = [
+        {"event": "left", "pool": "asr", "node": "edge-1", "former": "Ready", "reason": "Offline", "since": ago(9000)},
+        {"event": "joined", "pool": "asr", "node": "edge-2", "state": "Ready"},
+        {"event": "leading", "term": 2},
+    ]
+    log = tmp_path / "operator.log"
+    log.write_text("".join(json.dumps({**item, "timestamp": ago(7250)}) + "\n" for item in lines), encoding="utf-8")
+    result = await hotpool("events", "edge-1", "--log", str(log))
+    assert result.code == 0
+    head = " ".join(result.lines[: result.lines.index("")])
+    assert re.match(r"Events: back to [-\d]+ [:\d]+ \(kept 1h by default\); log: back to ", head)
+    assert head.endswith("Redis: not read (--redis)")
+    rows = [line.split()[2:5] for line in result.lines if re.match(r"\d\d-\d\d ", line)]
+    assert rows == [
+        ["Event", "node/edge-1", "Offline"],
+        ["Log", "pool/asr", "left"],
+        ["Event", "node/edge-1", "Live"],
+    ]
+    recent = await hotpool("events", "edge-1", "--since", "2h1m", "-o", "json")
+    assert [item["reason"] for item in recent.json["entries"]] == ["Live"]
+    keys = {"time", "source", "kind", "name", "reason", "message", "count"}
+    assert recent.json["entries"][0].keys() == keys
+    assert [source["source"] for source in recent.json["sources"]] == ["Event"]
+
+
+async def test_events_says_when_nothing_happened_and_when_a_name_is_unknown(hotpool: Run) -> None:
+    result = await hotpool("events", "asr", "--since", "30m")
+    assert (result.code, result.lines[-1].split()[0]) == (0, "Nothing")
+    unknown = await hotpool("events", "edge-11")
+    assert (unknown.code, unknown.out) == (5, "")
+    assert "no node or pool edge-11 in namespace fleet, and no source names it; similar: edge-1" in unknown.err
+    for wrong in ("12", "h", "1w", "-1h"):
+        assert (await hotpool("events", "--since", wrong)).code == 2
+
+
 async def test_top_shows_nodes_and_pools(hotpool: Run) -> None:
     result = await hotpool("top")
     assert result.code == 0
@@ -470,6 +508,7 @@ QUERIES: Final = [
     ("why", "--pool", "zh-en"),
     ("why", "--node", "edge-1"),
     ("top",),
+    ("events", "edge-1"),
     ("diff", "-f", "-"),
 ]
 
@@ -514,7 +553,7 @@ async def test_a_refused_request_is_one_line_with_verb_and_resource(
     status, code, expected = refusal
     reads.refused = dict.fromkeys(reads.objects, status)
     result = await hotpool(*words, text=DIFF)
-    message = expected.replace("list", "get") if words[0] == "why" else expected
+    message = expected.replace("list", "get") if words[0] in {"why", "events"} else expected
     assert (result.code, result.out) == (code, "")
     assert len([line for line in result.err.splitlines() if not line.startswith("ignored")]) == 1
     assert message in result.err

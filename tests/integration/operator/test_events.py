@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
+from structlog.testing import capture_logs
 from tests.support.builders import (
     H,
     generator_object,
@@ -19,6 +20,7 @@ from tests.support.builders import (
     pool_object,
     report,
     requires,
+    service,
     speech,
 )
 from tests.support.llm_fleet import llm, no_llm, publish, small_fleet
@@ -50,7 +52,7 @@ async def test_a_pool_whose_members_join_gets_events_within_two_seconds() -> Non
         ]
         at, event = api.events[0]
         assert at < 1002
-        assert event["regarding"]["name"] == "hotpool-operator"
+        assert event["involvedObject"]["name"] == "hotpool-operator"
         assert api.event_notes("hotpool-operator") == [LEADING]
 
 
@@ -87,8 +89,8 @@ async def test_a_storm_of_500_changes_is_a_handful_of_events() -> None:
         storm = [event for _, event in api.events[before:]]
         moves = [event for event in storm if event["reason"] == "MembersChanged"]
         assert Counter(event["reason"] for event in storm) == {"MembersChanged": 2, "NotReady": 1}
-        assert moves[0]["note"] == "1 left (TypeNotReady 1) [n0]"
-        assert moves[1]["note"] == "499 left (TypeNotReady 499)"
+        assert moves[0]["message"] == "1 left (TypeNotReady 1) [n0]"
+        assert moves[1]["message"] == "499 left (TypeNotReady 499) [n1, n10, n100, …]"
         assert moves[1]["series"]["count"] > 1
         assert moves[1]["eventTime"] < moves[1]["series"]["lastObservedTime"]
 
@@ -158,6 +160,43 @@ async def test_the_clean_up_of_a_node_has_an_event() -> None:
         }
         assert cleaned["n0"][-1] == "silent for 600 s: its Lease and its NodeCapability were deleted"
         assert cleaned["n1"] == ["silent for 600 s: its Lease was deleted"]
+
+
+@simulated
+async def test_failures_flapping_and_refused_commands_are_events_of_their_node_and_log_lines() -> None:
+    def failed(sequence: int) -> dict[str, Any]:
+        broken = {**service("q", "llm"), "state": "Failed", "since": f"t{sequence}", "lastError": "killed by SIGKILL"}
+        return report(broken, sequence=sequence)
+
+    api = small_fleet(2)
+    async with operator(api) as fleet:
+        await fleet.beating(15)
+        before = len(api.event_notes("n0"))
+        with capture_logs() as logs:
+            for sequence in range(2, 12):
+                publish(api, "n0", failed(sequence))
+                await asyncio.sleep(0.5)
+            publish(api, "n0", {**llm(12), "capabilities": [{"type": "llm", "ready": False, "reason": "Flapping"}]})
+            api.edit(Kind.NODE, "n1", {"spec": {"services": [{"id": "vllm", "desired": "Running"}]}})
+            await fleet.beating(15)
+        assert api.event_notes("n0")[before:] == [
+            ("ServiceFailed", "1 failed [q: killed by SIGKILL]"),
+            ("ServiceFlapping", "1 flapping [llm: failed too often: offered again when it has run for a while]"),
+            ("ServiceFailed", "9 failed [q: killed by SIGKILL]"),
+        ]
+        refused = ("CommandRefused", "1 refused [vllm: Running: the node's catalogue has no such service]")
+        assert refused in api.event_notes("n1")
+        of_services = [line for line in logs if "service" in line]
+        assert [line["event"] for line in of_services].count("service failed") == 10
+        assert {line["event"] for line in of_services} == {"service failed", "service flapping", "command refused"}
+        assert {key: of_services[0][key] for key in ("node", "service", "type", "reason", "message", "since")} == {
+            "node": "n0",
+            "service": "q",
+            "type": "llm",
+            "reason": "ServiceFailed",
+            "message": "killed by SIGKILL",
+            "since": "t2",
+        }
 
 
 # Failures to write Events.
@@ -479,12 +518,12 @@ async def test_an_event_has_all_required_fields() -> None:
     async with operator(api):
         await until(lambda: bool(api.event_notes("llm")))
         event = next(event for _, event in api.events if event["reason"] == "MembersChanged")
-        assert (event["apiVersion"], event["kind"], event["type"]) == ("events.k8s.io/v1", "Event", "Normal")
-        assert event["reportingController"] == "hotpool.dev/operator"
+        assert (event["apiVersion"], event["kind"], event["type"]) == ("v1", "Event", "Normal")
+        assert event["reportingComponent"] == "hotpool.dev/operator"
         assert event["reportingInstance"] == "operator-1"
         assert event["action"]
         assert event["metadata"]["name"].startswith("llm.")
-        assert event["regarding"] == {
+        assert event["involvedObject"] == {
             "apiVersion": "hotpool.dev/v1alpha1",
             "kind": "NodePool",
             "name": "llm",
@@ -492,3 +531,5 @@ async def test_an_event_has_all_required_fields() -> None:
             "uid": "uid-llm",
         }
         assert "series" not in event
+        assert event["firstTimestamp"] == event["lastTimestamp"] == event["eventTime"]
+        assert event["count"] == 1

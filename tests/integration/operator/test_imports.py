@@ -102,7 +102,7 @@ async def test_why_and_top_need_neither_the_generated_client_nor_redis(tmp_path:
     async with read_api() as api:
         api.put(node_object("edge-1", report(service("q", "llm"))), pool_object("llm", requires=requires("llm")))
         options = ("--kubeconfig", str(api.kubeconfig(tmp_path)))
-        for words in (("why", "edge-1", "llm"), ("top",)):
+        for words in (("why", "edge-1", "llm"), ("top",), ("events", "llm")):
             assert found(await imported(*words, *options), (*GENERATED, *SYNCHRONOUS, "redis", "kopf")) == []
         assert found(await imported("why", "edge-1", "llm", "-o", "json", *options), ("rich",)) == []
 

@@ -61,7 +61,7 @@ async def test_not_ready_is_published_at_once_and_so_is_its_end() -> None:
         assert shown(api, redis, {"n0": "Suspect", "n1": "Ready", "n2": "Ready"})
         assert TRANSITIONS.labels("NodeNotReady")._value.get() == before + 1  # noqa: SLF001 - as above.
         notes = [note for reason, note in api.event_notes("n0") if reason == "NodeNotReady"]
-        assert notes == ["NodeNotReady: the Node is not ready (Kubelet: container runtime is down): offered last"]
+        assert notes == ["the Node is not ready (Kubelet: container runtime is down): offered last; was Live"]
         set_ready(api, "n0", "True")
         assert await until(lambda: shown(api, redis, {"n0": "Ready", "n1": "Ready", "n2": "Ready"})) < 0.1
 
@@ -176,7 +176,7 @@ async def test_a_zone_that_is_not_ready_stays_as_suspect_without_the_brake() -> 
         await fleet.beating(120)
         assert shown(api, redis, wanted)
         assert "MassSilence" not in api.conditions(Kind.POOL, "llm")
-        of_pool = [body for _, body in api.events[events:] if body["regarding"]["name"] == "llm"]
+        of_pool = [body for _, body in api.events[events:] if body["involvedObject"]["name"] == "llm"]
         assert len(of_pool) <= 2
 
 

@@ -247,13 +247,14 @@ def plan_node(view: NodeView, timestamp: str) -> NodePlan:
     """Plan one node: its conditions (requirement C1), and its types for Redis (E3). `timestamp`: RFC 3339."""
     node, report = view.node, view.node.report
     before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
-    updates = [_node_ready(view), _draining(view), *_addresses(view), *_commands(node)]
+    updates = [node_ready(view), _draining(view), *_addresses(view), *_commands(node)]
     hidden = report is None or report.leaving or view.shutdown is not None or view.liveness is Liveness.OFFLINE
     types = None if hidden or report is None else report.types
     return NodePlan(set_conditions(updates, before, node.meta.generation, timestamp), types)
 
 
-def _node_ready(view: NodeView) -> ConditionUpdate:
+def node_ready(view: NodeView) -> ConditionUpdate:
+    """Return the condition Ready of a node, the summary of its state (requirement C1)."""
     node, report = view.node, view.node.report
     if report is None and node.problem:
         return ConditionUpdate("Ready", "False", "InvalidReport", node.problem)

@@ -55,7 +55,12 @@ def test_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> Non
         posted += [(now, event) for event in aggregator.take(now)]
     posted += posted_until(aggregator, 60.0, since=30.0)
     assert [round(at) for at, _ in posted] == [0, 10, 20, 30]
-    assert [event.note for _, event in posted] == ["1 joined [n0]", "200 joined", "200 joined", "199 joined"]
+    assert [event.note for _, event in posted] == [
+        "1 joined [n0]",
+        "200 joined [n1, n2, n3, …]",
+        "200 joined [n201, n202, n203, …]",
+        "199 joined [n401, n402, n403, …]",
+    ]
     assert sum(event.count for _, event in posted) == 600
     assert (posted[1][1].first, posted[1][1].last) == ("t1", "t200")
 
@@ -132,15 +137,22 @@ def test_a_note_names_the_changed_nodes_and_the_reasons() -> None:
     assert note(one) == "1 joined [a], 1 left (Offline 1) [b], 1 changed (Suspect 1) [c]"
     left = {"l1": "Offline", "l2": "TypeNotReady", "l3": "TypeNotReady"}
     many = membership([f"j{number}" for number in range(12)], left, {})
-    assert note(many) == "12 joined, 3 left (TypeNotReady 2, Offline 1) [l1, l2, l3]"
-    assert note(fold(one, many)) == "13 joined, 4 left (Offline 2, TypeNotReady 2), 1 changed (Suspect 1) [c]"
+    assert note(many) == "12 joined [j0, j1, j10, …], 3 left (TypeNotReady 2, Offline 1) [l1, l2, l3]"
+
+
+def test_the_groups_of_folded_events_are_in_the_order_of_their_last_changes() -> None:
+    left, joined = membership([], {"a": "Offline"}, {}), membership(["a"], {}, {})
+    assert note(fold(left, joined), folded=True) == "1 left (Offline 1) [a], then 1 joined [a]"
+    assert note(fold(joined, left), folded=True) == "1 joined [a], then 1 left (Offline 1) [a]"
+    flapping = fold(fold(joined, left), joined)
+    assert note(flapping, folded=True) == "1 left (Offline 1) [a], then 2 joined [a]"
 
 
 def test_names_are_few_however_long_the_storm_is() -> None:
     group = Group("joined")
     for number in range(1000):
         group += Group.of("joined", [f"edge-{number}"])
-    assert (group.count, len(group.names), str(group)) == (1000, 4, "1000 joined")
+    assert (group.count, len(group.names), str(group)) == (1000, 4, "1000 joined [edge-0, edge-1, edge-2, …]")
 
 
 def test_a_note_of_objects_has_their_number_and_the_last_sentence_stays() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
 from hotpool.events.aggregator import EventDraft
-from hotpool.events.builders import changed_conditions, membership_changed
+from hotpool.events.builders import changed_conditions, compare_members, membership_changed
 from hotpool.events.messages import note
 
 
@@ -75,10 +75,23 @@ def test_the_note_holds_reason_and_message() -> None:
     assert note(draft.content) == "TooFewMembers: 0 of 1"
 
 
+def test_the_note_repeats_no_reason_and_a_node_has_the_former_one() -> None:
+    def text(kind: Kind, before: dict[str, tuple[str, str]], now: Condition) -> str:
+        (draft,) = changed_conditions(kind, before, [now])
+        return note(draft.content)
+
+    silent = condition("Ready", "Unknown", "Offline", "no heartbeat")
+    assert text(Kind.NODE, {"Ready": ("Unknown", "Suspect")}, silent) == "no heartbeat; was Suspect"
+    assert text(Kind.NODE, {}, silent) == "no heartbeat"
+    assert text(Kind.POOL, {}, condition("Paused", "True", "Paused", "by annotation")) == "by annotation"
+
+
 def test_the_note_names_joined_left_and_changed_nodes_with_the_criterion() -> None:
     before = {"p-0": members("a", "b", "c", "d")}
     after = {"p-0": (*members("a", "e"), *members("b", state="Suspect"))}
-    draft = membership_changed(before, after, {"c": "TypeNotReady"}, dry_run=False)
+    draft = membership_changed(
+        compare_members(before, after), {"c": "TypeNotReady", "d": "Deleted"}, emptied_by_dry_run=False
+    )
     assert draft
     assert draft.reason == "MembersChanged"
     expected = "1 joined [e], 2 left (Deleted 1, TypeNotReady 1) [c, d], 1 changed (Suspect 1) [b]"
@@ -88,13 +101,14 @@ def test_the_note_names_joined_left_and_changed_nodes_with_the_criterion() -> No
 def test_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
     before = {"p-0": members("a"), "p-1": members("b", "c"), "p-2": members("d")}
     after = {"p-0": members("a", "b", "c"), "p-2": members("d")}
-    assert membership_changed(before, after, {}, dry_run=False) is None
-    assert membership_changed(before, before, {}, dry_run=False) is None
+    for stored in (after, before):
+        assert len(compare_members(before, stored)) == 0
+        assert membership_changed(compare_members(before, stored), {}, emptied_by_dry_run=False) is None
 
 
 def test_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
-    draft = membership_changed({"p-0": members("a", "b")}, {}, {}, dry_run=True)
+    draft = membership_changed(compare_members({"p-0": members("a", "b")}, {}), {}, emptied_by_dry_run=True)
     assert draft
     assert (draft.reason, draft.warning) == ("DryRunEmptied", False)
     assert note(draft.content) == "mode DryRun: all 2 members were removed"
-    assert membership_changed({}, {}, {}, dry_run=True) is None
+    assert membership_changed(compare_members({}, {}), {}, emptied_by_dry_run=True) is None
