@@ -27,7 +27,7 @@ async def read_sources(
     redis: RedisOptions | None,
     fleet: FleetOptions,
 ) -> list[Source]:
-    """Return what each source knows of a pool or node; without a name, of all. Raises CommandError for an unknown one."""
+    """Return what each source knows of a pool or node; without a name, of all. Raises CommandError for an unknown."""
     node, pool = [await reader.get(kind, name) if name else None for kind in (Kind.NODE, Kind.POOL)]
     if not (node or pool):
         await _names(reader, Kind.POOL)  # fails if the definitions are not installed
