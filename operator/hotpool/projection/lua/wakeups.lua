@@ -1,5 +1,5 @@
 -- Wake-ups of waiting picks (requirement E10).
--- `wakeups`, a stream that exists only while somebody waits: each line names what may have made room. `slot` and a node:
+-- `wakeups`, a stream that exists only while a pick waits: each line names what may have made room. `slot` and a node:
 -- slots of its services became free; `pool`, its name, `key` and its index field: members or services changed; `node` and
 -- its name: endpoints or limits changed; `stamp`: the projection was confirmed. Lines are hints: a waiter tries its oldest
 -- picks again at intervals anyway. `waiters`, a hash: client to `expiry pool number pool number ...`.
@@ -8,7 +8,7 @@ local MAX_LINES, WAITING_MS = 1000, 15000
 -- Number of changes of pools and nodes on this server. A pool found full is looked at again after one.
 local changes = 0
 
--- Notes that a line of words may have made room. Writes nothing unless somebody waits and the user has the right: an
+-- Notes that a line of words may have made room. Writes nothing unless a pick waits and the user has the right: an
 -- error after the writes of the caller would leave half of its work.
 local function note_room(wakeups, kind, ...)
   if kind ~= 'slot' then changes = changes + 1 end
