@@ -1,6 +1,7 @@
 """The test run: clean-up at its end, number of workers, and what all agents and logs under test have in common."""
 
 import os
+import socket
 import sys
 from typing import Any, Final
 
@@ -18,8 +19,13 @@ ADVERTISED: Final = "203.0.113.1"
 
 
 def refuse_documentation_addresses(event: str, args: tuple[Any, ...]) -> None:
-    """Keep this process from connecting to the network of `ADVERTISED`, which a router may send anywhere."""
-    if event == "socket.connect" and isinstance(args[1], tuple) and str(args[1][0]).startswith("203.0.113."):
+    """Keep this process from connecting to the network of `ADVERTISED`, which a router may send anywhere.
+
+    A datagram socket may: it only asks for the route, and sends nothing.
+    """
+    if event != "socket.connect" or args[0].type is not socket.SOCK_STREAM:
+        return
+    if isinstance(args[1], tuple) and str(args[1][0]).startswith("203.0.113."):
         raise ConnectionRefusedError(f"{args[1][0]} is for advertising alone: tests connect to loopback")
 
 

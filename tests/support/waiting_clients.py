@@ -13,6 +13,7 @@ from tests.support.redis_fixture_lookup import KEYS, expect_picked
 from tests.support.redis_fleet import until
 
 from hotpool.lookup import Lookup, NoMember, Picked, Reservation, SyncLookup
+from hotpool.projection.lookup import sync_wait_room, wait_room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -80,6 +81,13 @@ async def reserved(lookup: Lookup, **options: Any) -> Reservation:
     found = expect_picked(await lookup.pick("zh-en", reserve=LONG, **options)).reservation
     assert found is not None
     return found
+
+
+@pytest.fixture
+def lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let waiting picks try again because of a line or a due time alone, not at intervals."""
+    for module in (wait_room, sync_wait_room):
+        monkeypatch.setattr(module, "REFRESH_SECONDS", 1000.0)
 
 
 @pytest.fixture(params=[Lookup, SyncLookup])
