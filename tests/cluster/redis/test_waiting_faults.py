@@ -82,11 +82,7 @@ async def test_a_slot_released_between_the_pick_and_the_first_read_is_not_lost(
 async def test_a_slot_released_before_another_request_joins_is_not_lost(
     server: RedisServer, client: Client, lookup: Lookup
 ) -> None:
-<<<<<<< HEAD
-    """Its line was read, and had no pick to help, before the second request of the client joined."""
-=======
     """Its line was read, and could help none, before the second request of the client joined."""
->>>>>>> wait
     await write_fleet(client, {"edge-1": asr(1)})
     held = await reserved(lookup)
     async with Lookup.from_url(server.url, namespace="speech") as waiter:
