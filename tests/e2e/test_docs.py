@@ -63,7 +63,7 @@ def test_every_command_of_the_page_has_the_described_result(bare: Release) -> No
     for command in commands():
         output = release.run(command, seconds=400)
         if command.startswith("kubectl get nodepools"):
-            assert re.search(r"^speech\s+True\s+1\s", output, re.MULTILINE)
+            assert re.search(r"^speech\s+True\s+EnoughMembers\s+1\s", output, re.MULTILINE)
         if command.startswith("kubectl get nodecapabilities"):
             assert re.search(r"\sTrue\s+Live\s+1/1\s", output)
         if command.startswith("helm uninstall hotpool -n speech"):
