@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import click
 
-from hotpool.api.meta import PAUSED_ANNOTATION
 from hotpool.cli.options import CommandError, FleetOptions
 from hotpool.cli.query import find, run_connected
 from hotpool.cli.spec_writer import update_spec
 from hotpool.common import exit_codes
 from hotpool.core.model import Kind
 from hotpool.kube.client import Connection
+from hotpool.kube.decode import is_paused
 from hotpool.kube.reader import Reader
 
 Json = Mapping[str, Any]
@@ -33,7 +33,7 @@ def set_exclusion(command: str, fleet: FleetOptions, pool: str, node: str, *, ex
 
         def change(body: Json) -> Json | None:
             nonlocal paused
-            paused = (body["metadata"].get("annotations") or {}).get(PAUSED_ANNOTATION) == "true"
+            paused = is_paused(body)
             return exclude_nodes(body, node, excluded=excluded)
 
         return await update_spec(connection, fleet.namespace, Kind.POOL, pool, change), paused

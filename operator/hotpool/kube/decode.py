@@ -32,9 +32,9 @@ from hotpool.core.model import (
     Slice,
     StoredCondition,
 )
-from hotpool.core.service_troubles import RefusedCommand
-from hotpool.kube.decode_commands import ignored_commands
+from hotpool.kube.decode_commands import ServiceCommands
 from hotpool.kube.decode_report import error_text, usable_report
+from hotpool.kube.json_text import string
 
 Json = Mapping[str, Any]
 Spec = TypeVar("Spec", pool.PoolSpec, generator.GeneratorSpec)
@@ -153,13 +153,14 @@ def _pause_annotation(body: Json) -> Any:
     return (body["metadata"].get("annotations") or {}).get(meta.PAUSED_ANNOTATION)
 
 
-def _paused(body: Json) -> bool:
+def is_paused(body: Json) -> bool:
+    """Return True if the annotation pauses a pool or generator."""
     return bool(_pause_annotation(body) == "true")
 
 
 def _pause_problem(body: Json) -> str:
     """Return why the annotation has no effect. `false` and an empty one are meant to have none."""
-    value = _string(_pause_annotation(body))
+    value = string(_pause_annotation(body))
     if value in {"", "true", "false"}:
         return ""
     return f'annotation {meta.PAUSED_ANNOTATION} is "{value[:_LONGEST_VALUE]}", and only "true" pauses'
@@ -175,11 +176,12 @@ def _owner(body: Json, kind: str, version: str = meta.API_VERSION) -> Mapping[st
 def _node(body: Json) -> Node:
     spec, status = _mapping(body.get("spec")), _mapping(body.get("status"))
     report, problem = usable_report(status.get("report"))
+    commands = ServiceCommands(spec, status)
     return Node(
         meta=_meta(body),
         labels=_labels(body),
         drain=spec.get("drain") is True,
-        addresses=tuple(ip for item in _items(spec.get("addresses")) if (ip := canonical_ip(_string(item)))),
+        addresses=tuple(ip for item in _items(spec.get("addresses")) if (ip := canonical_ip(string(item)))),
         limits=dict(_limits(spec.get("limits"))),
         report=report,
         problem=problem,
@@ -187,25 +189,9 @@ def _node(body: Json) -> Node:
         drain_status=_drain_status(status.get("drain")),
         user_fields_empty=not (any(spec.values()) or _has_user_metadata(body["metadata"])),  # drain: false is default
         owner=_owner(body, "Node", "v1").get("uid"),
-        ignored_commands=_string(ignored_commands(spec, status)),
-        refused=tuple(_refused_commands(spec.get("services"), _mapping(status.get("report")))) if report else (),
+        ignored_commands=commands.ignored_text(),
+        refused=commands.refused() if report else (),
     )
-
-
-def _refused_commands(commands: Any, report: Json) -> Iterator[RefusedCommand]:
-    """Yield commands to services that the report does not have, or that have no desired state, as observed ones.
-
-    A minimal report (B11) has no services and says nothing about commands.
-    """
-    found = list(map(_mapping, _items(commands)))
-    services = {item.get("id"): item for item in map(_mapping, _items(report.get("services")))} if found else {}
-    for command in found if services else ():
-        name, desired, request = (_string(command.get(field)) for field in ("id", "desired", "requestID"))
-        if name and name not in services and not report.get("truncated"):
-            yield RefusedCommand(name, desired, request, "the node's catalogue has no such service")
-        elif name in services and services[name].get("desired") is None:
-            why = "the service is observed only: another program starts and stops it"
-            yield RefusedCommand(name, desired, request, why)
 
 
 def _drain_status(raw: Any) -> DrainStatus | None:
@@ -220,7 +206,7 @@ def _limits(limits: Any) -> Iterator[tuple[str, int]]:
     for item in map(_mapping, _items(limits)):
         type_, maximum = item.get("type"), item.get("maxConcurrent")
         if isinstance(type_, str) and isinstance(maximum, int) and maximum > 0:
-            yield _string(type_), maximum
+            yield string(type_), maximum
 
 
 def _labels(body: Json) -> dict[str, str]:
@@ -233,11 +219,11 @@ def _kube_node(body: Json) -> KubeNode:
     spec, status = _mapping(body.get("spec")), _mapping(body.get("status"))
     conditions = map(_mapping, _items(status.get("conditions")))
     ready: Json = next((item for item in conditions if item.get("type") == "Ready"), {})
-    taints = (_string(_mapping(item).get("key")) for item in _items(spec.get("taints")))
+    taints = (string(_mapping(item).get("key")) for item in _items(spec.get("taints")))
     health = kube_node_health(
-        _TRISTATES.get(_string(ready.get("status"))),
-        _string(ready.get("reason")),
-        _string(ready.get("message")),
+        _TRISTATES.get(string(ready.get("status"))),
+        string(ready.get("reason")),
+        string(ready.get("message")),
         taints,
     )
     addresses = tuple(_ips_of_kube_node(_items(status.get("addresses"))))
@@ -247,13 +233,8 @@ def _kube_node(body: Json) -> KubeNode:
 def _ips_of_kube_node(addresses: Iterable[Any]) -> Iterator[str]:
     """Yield the IP addresses of a v1 Node: its other addresses are names."""
     for item in map(_mapping, addresses):
-        if item.get("type") in {"InternalIP", "ExternalIP"} and (ip := canonical_ip(_string(item.get("address")))):
+        if item.get("type") in {"InternalIP", "ExternalIP"} and (ip := canonical_ip(string(item.get("address")))):
             yield ip
-
-
-def _string(value: Any) -> str:
-    """Return text that is safe to write back, or an empty string for another type; lone surrogates become marks."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _has_user_metadata(metadata: Json) -> bool:
@@ -283,10 +264,10 @@ def _pool(body: Json) -> Pool:
         meta=_meta(body),
         spec=spec,
         status=_status(pool.PoolStatus, body),
-        paused=_paused(body),
+        paused=is_paused(body),
         pause_problem=_pause_problem(body),
         owner=_owner(body, "NodePoolGenerator").get("uid"),
-        created=_string(body["metadata"].get("creationTimestamp")),
+        created=string(body["metadata"].get("creationTimestamp")),
         problem=problem,
     )
 
@@ -338,7 +319,7 @@ def _generator(body: Json) -> Generator:
         meta=_meta(body),
         spec=spec,
         status=_status(generator.GeneratorStatus, body),
-        paused=_paused(body),
+        paused=is_paused(body),
         pause_problem=_pause_problem(body),
         problem=problem,
     )
