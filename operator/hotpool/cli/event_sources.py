@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from hotpool.cli.options import CommandError, FleetOptions, RedisOptions
 from hotpool.cli.timeline import Entry, Source, Subject, from_events, from_log, from_redis
 from hotpool.common import exit_codes
+from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Kind
 from hotpool.kube.reader import Reader
 
@@ -75,9 +75,7 @@ async def _names(reader: Reader, kind: Kind) -> list[str]:
 
 async def _not_found(reader: Reader, name: str, namespace: str) -> str:
     known = sorted({*await _names(reader, Kind.NODE), *await _names(reader, Kind.POOL)})
-    similar = get_close_matches(name, known, 3, 0.5)
-    hint = f"; similar: {', '.join(similar)}" if similar else ""
-    return f"no node or pool {name} in namespace {namespace}, and no source names it{hint}"
+    return f"no node or pool {name} in namespace {namespace}, and no source names it{similar_hint(name, known)}"
 
 
 def document(begin: datetime, sources: Iterable[Source], entries: Iterable[Entry]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Nodes that a pool excludes by hand (`spec.excludeNodes`): changes by `hotpool exclude` and `include`."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, Final
 
 import click
@@ -10,6 +9,7 @@ from hotpool.cli.options import CommandError, FleetOptions
 from hotpool.cli.query import find, run_connected
 from hotpool.cli.spec_writer import update_spec
 from hotpool.common import exit_codes
+from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Kind
 from hotpool.kube.client import Connection
 from hotpool.kube.decode import is_paused
@@ -61,7 +61,6 @@ def exclude_nodes(pool: Json, node: str, *, excluded: bool) -> Json | None:
     nodes = list(spec.get("excludeNodes") or [])
     if (node in nodes) is not excluded:
         return {"excludeNodes": [*nodes, node] if excluded else [item for item in nodes if item != node]}
-    if not excluded and (similar := get_close_matches(node, nodes, 3, 0.5)):
-        text = f"{node} is not excluded from pool {name}; similar: {', '.join(similar)}"
-        raise CommandError(text, exit_codes.NOT_FOUND)
+    if not excluded and (hint := similar_hint(node, nodes)):
+        raise CommandError(f"{node} is not excluded from pool {name}{hint}", exit_codes.NOT_FOUND)
     return None

@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import exit_codes
 from hotpool.common.kubeconfig import Target
+from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Kind
 from hotpool.kube.client import ApiUnavailable, Connection, connected
 from hotpool.kube.reader import READ_TIMEOUT, Reader
@@ -16,7 +16,6 @@ from hotpool.kube.reader import READ_TIMEOUT, Reader
 T = TypeVar("T")
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
-_MAX_SUGGESTIONS: Final = 3
 _GENERATED: Final = re.compile(r"[a-z0-9-]+-[0-9a-f]{8}")
 """End of the name of a generated pool: slug and hash."""
 
@@ -100,15 +99,10 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
     if not known and await _never_led(reader):
         raise CommandError(no_fleet(namespace), exit_codes.NOT_FOUND)
     others = f"there are {len(known)} others" if known else "there is none at all: see -n and --context"
-    hint = _similar(name, known) or f"; {others}"
+    hint = similar_hint(name, known) or f"; {others}"
     retired = await _retired(reader, name) if kind is Kind.POOL else ""
     text = f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}{retired}"
     raise CommandError(text, exit_codes.NOT_FOUND)
-
-
-def _similar(name: str, known: Iterable[str]) -> str:
-    similar = get_close_matches(name, list(known), _MAX_SUGGESTIONS, 0.5)
-    return f"; similar: {', '.join(similar)}" if similar else ""
 
 
 async def _find_generated(reader: Reader, generator: str, key: str, namespace: str) -> dict[str, Any]:
@@ -123,7 +117,7 @@ async def _find_generated(reader: Reader, generator: str, key: str, namespace: s
         keys[made.get("key") or ""] = body["metadata"]["name"]
     others = f"; it has {len(keys)} other pools" if keys else "; it has no pool, or there is no such generator"
     text = f"nodepoolgenerator {generator} in namespace {namespace} has no pool for key {key}"
-    raise CommandError(f"{text}{_similar(key, keys) or others}", exit_codes.NOT_FOUND)
+    raise CommandError(f"{text}{similar_hint(key, keys) or others}", exit_codes.NOT_FOUND)
 
 
 async def _retired(reader: Reader, name: str) -> str:

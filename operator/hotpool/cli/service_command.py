@@ -1,18 +1,18 @@
 """Commands to services of a node through `spec.services`, and the wait for their result: `hotpool start` and `stop`."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, Literal
 from uuid import uuid4
 
 import click
 
+from hotpool.cli.node_wait import condition_of, wait_for_node
 from hotpool.cli.options import CommandError, FleetOptions
-from hotpool.cli.query import find, run_connected
+from hotpool.cli.query import run_connected
 from hotpool.cli.spec_writer import update_spec
 from hotpool.common import exit_codes
+from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Kind
 from hotpool.kube.client import Connection
 from hotpool.kube.reader import Reader
@@ -20,10 +20,9 @@ from hotpool.kube.reader import Reader
 Json = Mapping[str, Any]
 Desired = Literal["Running", "Stopped"]
 
-_POLL_SECONDS: Final = 0.5
 _ROLE: Final = "that may get, list and patch nodecapabilities"
 _ID_BYTES: Final = 8
-_MAX_SIMILAR: Final = 3
+_LEAST_SIMILARITY: Final = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,9 @@ def _require_supervised(node: Json, order: ServiceCommand) -> None:
     services = _services(node)
     found = services.get(order.service)
     if found is None:
-        similar = get_close_matches(order.service, services, _MAX_SIMILAR)
-        others = f"it has {', '.join(sorted(services))}" if services else "it reports none"
-        hint = f"similar: {', '.join(similar)}" if similar else others
-        raise CommandError(f"{order.node} has no service {order.service}; {hint}", exit_codes.NOT_FOUND)
+        others = f"; it has {', '.join(sorted(services))}" if services else "; it reports none"
+        hint = similar_hint(order.service, services, _LEAST_SIMILARITY) or others
+        raise CommandError(f"{order.node} has no service {order.service}{hint}", exit_codes.NOT_FOUND)
     if found.get("desired") is None:
         text = f"{order.service} on {order.node} is observed: another program runs it, so start and stop it there"
         raise CommandError(text, exit_codes.REFUSED)
@@ -78,18 +76,12 @@ def _services(node: Json) -> dict[str, Json]:
 
 async def _wait(reader: Reader, namespace: str, order: ServiceCommand, seconds: float | None) -> None:
     """Return when the service is in its desired state. Raises CommandError after the time, and if it cannot be."""
-    shown = ""
-    try:
-        async with asyncio.timeout(seconds):
-            while text := progress(await find(reader, Kind.NODE, order.node, namespace), order):
-                if text != shown:
-                    shown = text
-                    click.echo(f"{order.node}: {text}", err=True)
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError:
+
+    def late(shown: str) -> str:
         reason = shown or "waiting for the agent"
-        text = f"{order.service} is not {order.desired} in {seconds:g} s: {reason}; the command stays in spec.services"
-        raise CommandError(f"{order.node}: {text}", exit_codes.NOT_YET) from None
+        return f"{order.service} is not {order.desired} in {seconds:g} s: {reason}; the command stays in spec.services"
+
+    await wait_for_node(reader, namespace, order.node, lambda node: progress(node, order), seconds, late)
 
 
 def progress(node: Json, order: ServiceCommand) -> str:
@@ -113,7 +105,6 @@ def progress(node: Json, order: ServiceCommand) -> str:
 
 def _absence(node: Json) -> str:
     """Return why the agent may not carry out a command now; empty if it reports and beats."""
-    conditions = (node.get("status") or {}).get("conditions") or []
-    ready: Json = next((item for item in conditions if item.get("type") == "Ready"), {})
+    ready = condition_of(node, "Ready")
     away = ready.get("status") == "Unknown"
     return f", which does it when it is back: {ready.get('reason')}, {ready.get('message')}" if away else ""

@@ -33,14 +33,22 @@ async def update_spec(
         fields = change(body)
         if fields is None:
             return False
-        patch = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}, "spec": dict(fields)}
-        url_path = path(API_VERSION, "namespaces", namespace, kind.value, body["metadata"]["name"])
-        pending = request(connection.api, "PATCH", url_path, body=patch, content_type=MERGE, seconds=READ_TIMEOUT)
+        version = {"resourceVersion": body["metadata"]["resourceVersion"]}
         try:
-            await asked(pending, "patch", f"{kind.value}/{name}")
+            await patch_spec(connection, namespace, kind, body["metadata"]["name"], version, fields)
         except ApiUnavailable as error:
             if error.status != _CONFLICT:
                 raise
         else:
             return True
     raise CommandError(f"{SINGULAR[kind]} {name} changes all the time: try again", exit_codes.UNAVAILABLE)
+
+
+async def patch_spec(
+    connection: Connection, namespace: str, kind: Kind, name: str, only_if: Mapping[str, str], fields: Json
+) -> None:
+    """Write fields of the spec of an object. `only_if`: uid or version that it must have. Raises ApiUnavailable."""
+    url_path = path(API_VERSION, "namespaces", namespace, kind.value, name)
+    patch = {"metadata": dict(only_if), "spec": dict(fields)}
+    pending = request(connection.api, "PATCH", url_path, body=patch, content_type=MERGE, seconds=READ_TIMEOUT)
+    await asked(pending, "patch", f"{kind.value}/{name}")

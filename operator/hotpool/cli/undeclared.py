@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from functools import partial
 from typing import Final
 
 from hotpool.api.capability import Service
 from hotpool.api.pool import AttributeRequirement
+from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Pool
 
-_MAX_SIMILAR: Final = 3
+_similar: Final = partial(similar_hint, cutoff=0.6)
 _LANGUAGES: Final = "languages"
 Declared = Mapping[str, Mapping[str, set[str]]]
 """Type → key of an attribute → declared values, also of services that do not run."""
@@ -55,8 +56,3 @@ def _declared(nodes: Iterable[Iterable[Service]]) -> Declared:
         if service.languages:
             keys[_LANGUAGES].update(service.languages)
     return found
-
-
-def _similar(word: str, known: Iterable[str]) -> str:
-    similar = get_close_matches(word, list(known), _MAX_SIMILAR, 0.6)
-    return f"; similar: {', '.join(similar)}" if similar else ""
