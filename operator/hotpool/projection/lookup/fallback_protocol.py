@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.functions import CommandArgs, build_call
 from hotpool.projection.keys import index_field
@@ -66,21 +64,10 @@ class FallbackProtocol(LookupProtocol):
     def _ask(self, names: tuple[str, ...], arguments: CommandArgs, request: PickRequest) -> Steps[str]:
         """Call the function, without the keys that our user may not use. A due trial is done."""
         name, loads = ("reserve", 3) if request.reservation else ("pick", 1 if request.needs_load else 0)
-        while True:
-            try:
-                reply = to_text(
-                    (yield self._cached_fallback(name, names, loads, self._denied, self._limited) + arguments)
-                )
-                break
-            except RedisError as error:
-                if not (yield from self._find_denied(error, writes=name == "reserve")):
-                    raise
+        build = self._cached_fallback
+        reply = to_text((yield from self._choose(build, name, names, loads, arguments)))
         if name == "pick" and reply.endswith(f" {TRIAL_DUE}") and "report" not in self._denied:
-            call = self._cached_fallback("pick_trial", names, loads, self._denied, self._limited) + arguments
-            try:
-                reply = to_text((yield call))
-            except RedisError as error:  # such as of a replica: the first reply is valid
-                yield from self._note_denied("report", error)
+            reply = to_text((yield from self._take_trial(build, names, loads, arguments, reply)))
         return reply
 
     def _build_fallback(

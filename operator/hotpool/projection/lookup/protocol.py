@@ -6,7 +6,7 @@ Must not do I/O. The only state is a cache of pool names, and what was learnt of
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -33,6 +33,10 @@ from hotpool.projection.lookup.results import (
 )
 from hotpool.projection.lookup.steps import Steps
 from hotpool.projection.redis_errors import failure_reason
+
+P = TypeVar("P")
+BuildCall: TypeAlias = Callable[[str, P, int, frozenset[str], bool], CommandArgs]
+"""Builds a call from a function, its pool or pools, the number of load keys, denied features, and limits."""
 
 _MAX_CACHED = 4096
 _DUE: Final = (f" {TRIAL_DUE}", f" {TRIAL_DUE}".encode())
@@ -94,27 +98,32 @@ class LookupProtocol(ReportProtocol):
         arguments = request.arguments(field)
         if request.reservation:
             identity, weight, _ = request.reservation
-            reply = yield from self._choose("reserve", pool, 3, arguments)
+            reply = yield from self._choose(self._cached_call, "reserve", pool, 3, arguments)
             self._limited = self._limited or has_limit(reply, _WORDS_BEFORE_RESERVED)
             return parse_pick(pool, reply, identity, weight=weight, slots="slots" not in self._denied)
         loads = 1 if request.needs_load else 0
-        reply = yield from self._choose("pick", pool, loads, arguments)
+        reply = yield from self._choose(self._cached_call, "pick", pool, loads, arguments)
         self._limited = self._limited or has_limit(reply)
         if reply.endswith(_DUE[isinstance(reply, bytes)]) and "report" not in self._denied:
-            try:
-                reply = yield self._cached_call("pick_trial", pool, loads, self._denied, self._limited) + arguments
-            except RedisError as error:  # such as of a replica: the first reply is valid
-                yield from self._note_denied("report", error)
+            reply = yield from self._take_trial(self._cached_call, pool, loads, arguments, reply)
         return parse_pick(pool, reply)
 
-    def _choose(self, name: str, pool: str, loads: int, arguments: CommandArgs) -> Steps[Any]:
+    def _choose(self, build: BuildCall[P], name: str, pools: P, loads: int, arguments: CommandArgs) -> Steps[Any]:
         """Call a function that picks, without the keys that our user may not use."""
         while True:
             try:
-                return (yield self._cached_call(name, pool, loads, self._denied, self._limited) + arguments)
+                return (yield build(name, pools, loads, self._denied, self._limited) + arguments)
             except RedisError as error:
                 if not (yield from self._find_denied(error, writes=name == "reserve")):
                     raise
+
+    def _take_trial(self, build: BuildCall[P], pools: P, loads: int, arguments: CommandArgs, reply: Any) -> Steps[Any]:
+        """Pick again, with the trial that is due. Return the first reply if it cannot be, such as on a replica."""
+        try:
+            return (yield build("pick_trial", pools, loads, self._denied, self._limited) + arguments)
+        except RedisError as error:
+            yield from self._note_denied("report", error)
+            return reply
 
     def _build_call(self, name: str, pool: str, loads: int, denied: frozenset[str], limited: bool) -> CommandArgs:  # noqa: FBT001 - part of the key of a cache.
         """Return a call with the keys of the pool and the first `loads` load keys, as bytes because it is cached."""

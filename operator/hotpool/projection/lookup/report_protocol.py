@@ -44,7 +44,8 @@ class ReportProtocol:
     def __init__(self, keys: FleetKeys, source: str | None) -> None:
         self._keys = keys
         self._source = None if source is None else check_source(source)
-        self._wake_checked = False
+        self._checked: set[str] = set()
+        """Features whose rights were checked before their first use."""
         self._denied: frozenset[str] = frozenset()
         """Features for which our user lacks the rights: `slots`, `pick` and `report` of failure reports, `wait` of
         picks, and `wake` of picks that wait for a release."""
@@ -93,12 +94,12 @@ class ReportProtocol:
     def _slot_keys(self) -> tuple[str, ...]:
         return () if "slots" in self._denied else self._keys.slots
 
-    def _check_wake_rights(self) -> Steps[None]:
-        """Name a missing right to wake waiting picks: one dry call of a client. The function itself needs none."""
-        if not self._wake_checked:
-            self._wake_checked = True
-            missing = yield from self._missing_rights(wake_commands(self._keys))
-            self._switch_off({"wake": missing} if missing else {})
+    def _check_rights(self, part: str, commands: Sequence[str]) -> Steps[None]:
+        """Switch off a feature if a right is missing, and name it: one dry call of a client."""
+        if part not in self._checked:
+            missing = yield from self._missing_rights(commands)
+            self._checked.add(part)
+            self._switch_off({part: missing} if missing and part not in self._denied else {})
 
     def _release_keys(self) -> tuple[str, ...]:
         """Return the keys of slots, and the stream that wakes waiting picks when one becomes free."""
@@ -147,7 +148,7 @@ class ReportProtocol:
     def _release(self, reservation: Reservation | str, pool: str = "", outcome: CommandArgs = ()) -> Steps[bool]:
         identity = reservation_id(reservation)
         if isinstance(reservation, Reservation) and reservation.services:
-            yield from self._check_wake_rights()
+            yield from self._check_rights("wake", wake_commands(self._keys))  # the function skips what it may not do
         while True:
             reports = bool(outcome) and "report" not in self._denied
             keys = (*self._keys.load, *self._release_keys(), *(self._report_keys(pool) if reports else ()))

@@ -57,7 +57,6 @@ class WaitProtocol(FallbackProtocol):
     def __init__(self, *, namespace: str, prefix: str, chance: Callable[[], float], source: str | None = None) -> None:
         super().__init__(namespace=namespace, prefix=prefix, chance=chance, source=source)
         self._client_id = secrets.token_hex(8)
-        self._wait_checked = False
 
     @property
     def wait_denied(self) -> bool:
@@ -85,11 +84,8 @@ class WaitProtocol(FallbackProtocol):
         return self._pick(call.names[0], "", call.request)
 
     def check_wait_rights(self) -> Steps[None]:
-        """Switch off waiting if a right is missing, and name it: one dry call of a client."""
-        if not self._wait_checked:
-            missing = yield from self._missing_rights(wait_commands(self._keys))
-            self._switch_off({"wait": missing} if missing else {})
-            self._wait_checked = True
+        """Switch off waiting if a right is missing."""
+        yield from self._check_rights("wait", wait_commands(self._keys))
 
     def announce(self, position: str, counts: Mapping[str, int]) -> Steps[str]:
         """Keep the stream for 15 s. Return the position from which to read: a new one if lines may be missing."""

@@ -46,7 +46,8 @@ end
 
 -- KEYS: load, entries, expiries. ARGV: rank from which further entries are looked at, then nodes. Returns the age of the
 -- ledger and the time until the last expiry in ms, the number of entries, the nodes with a reservation among those
--- looked at or since the last call, and for each node of ARGV its sum of weights and its last expiry in ms (0: none among the first entries).
+-- looked at or since the last call, and for each node of ARGV its sum of weights and its last expiry in ms (0: none among
+-- the first entries).
 local function ledger(keys, args)
   local now, last, found, names = now_ms(), {}, {}, {}
   local age = now - ledger_birth(keys, now)
@@ -54,14 +55,14 @@ local function ledger(keys, args)
   local longest = math.max(0, last_of_new - now)
   for node in pairs(nodes) do found[node] = true end
   local function note(node, expiry, id)
-    if string.sub(id, 1, 7) ~= 'report:' then found[node] = true end
+    if not is_report(id) then found[node] = true end
     last[node] = math.max(last[node] or 0, expiry)
     longest = math.max(longest, expiry - now)
   end
   visit_entries(keys, 0, note)
   local rank = tonumber(args[1])
   if rank >= LEDGER_WINDOW then visit_entries(keys, rank, function(node, _, id)
-    if string.sub(id, 1, 7) ~= 'report:' then found[node] = true end
+    if not is_report(id) then found[node] = true end
   end) end
   for node in pairs(found) do table.insert(names, node) end
   local uses = {}

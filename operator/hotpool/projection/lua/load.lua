@@ -37,8 +37,12 @@ local function note_reserved(load, node, expiry)
   news.last = math.max(news.last, expiry)
 end
 
+local function is_report(id)
+  return string.sub(id, 1, 7) == 'report:'
+end
+
 local function add_entry(keys, id, node, weight, expiry)
-  if string.sub(id, 1, 7) ~= 'report:' and string.sub(node, 1, 1) ~= '.' then note_reserved(keys[1], node, expiry) end
+  if not is_report(id) and string.sub(node, 1, 1) ~= '.' then note_reserved(keys[1], node, expiry) end
   redis.call('HSET', keys[2], id, string.format('%s %.17g', node, weight))
   redis.call('ZADD', keys[3], expiry, id)
   add_weight(keys, node, weight)
