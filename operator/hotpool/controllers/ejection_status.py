@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
+from hotpool.controllers.pool_gauge import PoolGauge
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.events.recorder import EventRecorder
 from hotpool.observability.metrics import EJECTED_SERVICES
@@ -17,18 +18,11 @@ class EjectionStatus:
         self._cache = cache
         self._recorder = recorder
         self._known: frozenset[tuple[str, str | None]] = frozenset()
-        self._shown: set[str] = set()
-        """Pools that have a series of the metric."""
+        self._numbers = PoolGauge(EJECTED_SERVICES)
 
     def update(self, ejections: Collection[Ejection], pools: Mapping[str, PoolDocument]) -> None:
         """Count the ejected services of each pool, and record an Event of each pool about new ones."""
-        for name in self._shown - pools.keys():
-            EJECTED_SERVICES.remove(name)
-        self._shown &= pools.keys()
-        counts = ejected_services(ejections, pools) if ejections else {}
-        self._shown |= counts.keys()
-        for name in self._shown:
-            EJECTED_SERVICES.labels(name).set(counts.get(name, 0))
+        self._numbers.update(ejected_services(ejections, pools) if ejections else {}, pools)
         by_pool: dict[str, list[Ejection]] = defaultdict(list)
         for ejection in ejections:
             if (ejection.node, ejection.service) not in self._known:

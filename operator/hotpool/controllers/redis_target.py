@@ -13,11 +13,11 @@ import structlog
 from hotpool.clock import Clock
 from hotpool.controllers.dispatch_rights import DispatchRights
 from hotpool.controllers.ejection_status import EjectionStatus
+from hotpool.controllers.pool_gauge import PoolGauge
 from hotpool.controllers.redis_documents import node_document, pool_document, pool_services, service_exceptions
 from hotpool.controllers.result import Direction, Result
 from hotpool.controllers.service_write_order import ServiceWriteOrder
 from hotpool.controllers.use_status import UseStatus
-from hotpool.controllers.waiter_status import WaiterStatus
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.drain import Acceptance, Ledger
 from hotpool.core.model import Key, Kind, Node, NodeView
@@ -26,7 +26,7 @@ from hotpool.core.planning.pool_plan import plan_members, plan_node
 from hotpool.errors import FencedError, NotLeaderError, RetryableError, UnavailableError, WriteError
 from hotpool.events.recorder import EventRecorder
 from hotpool.leadership import Leadership
-from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WRITES
+from hotpool.observability.metrics import DRIFT, ENDPOINTS_ENABLED, WAITERS, WRITES
 from hotpool.projection.documents import ANY_SERVICES, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, encode
@@ -71,7 +71,7 @@ class RedisTarget:
         self._ejections = EjectionStatus(cache, recorder)
         self._use = UseStatus(clock)
         self._rights = DispatchRights()
-        self._waiters = WaiterStatus()
+        self._waiters = PoolGauge(WAITERS)
         self._order = ServiceWriteOrder()
         self.acceptance = Acceptance()
         """Since when Redis offers none of the draining nodes."""
