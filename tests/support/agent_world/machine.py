@@ -35,8 +35,10 @@ def processes(folder: Path, workers: Path) -> dict[str, ServiceProcesses]:
             if "-c" in words and words[-1].startswith(f"{workers}/"):
                 name = Path(words[-1]).name.partition("-")[0]
                 found.setdefault(name, ServiceProcesses()).workers.append(process.pid)
-            elif str(SERVICE) in words and process.environ().get("HOTPOOL_AGENT_STATE_DIR") == str(folder):
-                name = process.environ()["HOTPOOL_AGENT_SERVICE"].split(":")[-2]
+                continue
+            variables = process.environ() if str(SERVICE) in words else {}  # empty for one that ends meanwhile
+            if variables.get("HOTPOOL_AGENT_STATE_DIR") == str(folder):
+                name = variables["HOTPOOL_AGENT_SERVICE"].split(":")[-2]
                 found.setdefault(name, ServiceProcesses()).leaders.append(process.pid)
     return found
 
