@@ -143,6 +143,9 @@ class ExpectedState:
                 overdue, off = entry.overdue, entry.off
                 self._restore(entry, self.api.objects[Kind.NODE][name])
                 entry.overdue, entry.off = overdue, off
+                unmasked = entry.state == "Live" and not self._may_become_overdue(name)
+                if unmasked and (due := self._due(name)) <= self.now:
+                    entry.state, entry.since = "Suspect", due  # the standby saw it; the condition showed a shutdown
 
     def on_node(self, event: str | None, body: Json, now: float) -> None:
         """Record an event of a NodeCapability that the operator received."""
