@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -166,7 +167,8 @@ def _signal_until_gone(pids: Iterable[int], grace: float) -> None:
     def send(number: signal.Signals) -> None:
         for pid, known in alive.items():
             if identity(pid) == known:
-                os.kill(pid, number)
+                with suppress(ProcessLookupError):  # it ended since
+                    os.kill(pid, number)
 
     def gone() -> bool:
         return all(identity(pid) != known for pid, known in alive.items())

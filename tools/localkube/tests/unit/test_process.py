@@ -1,11 +1,13 @@
 """Programs that are started, stopped and recognised, shown with /bin/sleep."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from localkube.process import Launch, Process, State, identity, kill_orphans
+from localkube.process import Launch, Process, State, identity, kill_orphans, wait_until
 
 
 @pytest.fixture
@@ -43,6 +45,22 @@ def test_stopped_on_purpose_is_not_dead_and_starts_again(sleeper: Process) -> No
     assert _state(sleeper) is State.STOPPED
     sleeper.start()
     assert _state(sleeper) is State.RUNNING
+
+
+@pytest.mark.parametrize("grace", [0, 5])
+def test_a_process_that_ends_before_it_is_signalled_is_stopped(
+    sleeper: Process, monkeypatch: pytest.MonkeyPatch, grace: float
+) -> None:
+    kill = os.kill
+
+    def end_first(pid: int, number: int) -> None:
+        kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: identity(pid) is None, 10)
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", end_first)
+    sleeper.stop(grace=grace)
+    assert _state(sleeper) is State.STOPPED
 
 
 def test_a_process_that_was_started_but_not_recorded_is_found(sleeper: Process, tmp_path: Path) -> None:
