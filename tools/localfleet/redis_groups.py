@@ -74,10 +74,11 @@ class ClusterGroup(_Group):
         return self.masters[0].url
 
     def shard_of(self, key: str) -> tuple[RedisServer, RedisServer]:
-        """Return the master and the replica, as they were at the start, that hold a key."""
+        """Return the present master and the replica that hold a key. Both must run."""
         slot = int(self.masters[0].ask("CLUSTER", "KEYSLOT", key)[1:])
         place = next(number for number, last in enumerate(self._ends()) if slot <= last)
-        return self.masters[place], self.replicas[place]
+        shard = self.masters[place], self.replicas[place]
+        return shard if b"role:master" in shard[0].ask("INFO", "replication") else (shard[1], shard[0])
 
     def __enter__(self) -> Self:
         for server in self.servers:

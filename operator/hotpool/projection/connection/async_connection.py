@@ -1,8 +1,9 @@
-"""Asynchronous connections to Redis, and error texts without secrets.
+"""Asynchronous connections to Redis and calls by them, and error texts without secrets.
 
 Must not import anything that a dispatcher does not have.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
@@ -90,6 +91,21 @@ def _sentinel_client(config: RedisConnectionConfig, settings: dict[str, Any]) ->
     client = cast("_SentinelClient", _SentinelClient.from_pool(pool))
     client.sentinels = sentinels
     return client
+
+
+async def execute(client: Client, *words: Any, **where: Any) -> Any:
+    """Send one command and return the reply. Raises the errors of redis.
+
+    A cancellation always ends it. redis-py awaits each send by asyncio.wait_for, which before Python 3.12 drops a
+    cancellation that comes as the send ends (python/cpython#86296), and may raise another error in place of it.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        return await client.execute_command(*words, **where)
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def describe(error: BaseException, client: Client) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Unpack
 from redis.asyncio.cluster import RedisCluster
 
 from hotpool.core.node_history import Transition
-from hotpool.projection.connection.async_connection import Client, connect, describe
+from hotpool.projection.connection.async_connection import Client, connect, describe, execute
 from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
@@ -153,7 +153,7 @@ class Lookup(BaseLookup[Client, WaitRoom]):
         return WaitRoom(self._protocol, self._run, self._send, block_ms(settings))
 
     async def _send(self, words: CommandArgs) -> Any:
-        return await self._client.execute_command(*words)
+        return await execute(self._client, *words)
 
     async def _run(self, steps: Steps[T]) -> T:
         if self._loop is None:
@@ -165,7 +165,7 @@ class Lookup(BaseLookup[Client, WaitRoom]):
             while True:
                 try:
                     async with self._slots:
-                        reply = await self._client.execute_command(*words)
+                        reply = await execute(self._client, *words)
                 except FAILURES as error:
                     words = steps.throw(error)
                 else:
@@ -182,5 +182,5 @@ class Lookup(BaseLookup[Client, WaitRoom]):
             return failure_text(error, describe(error, self._client))
         info = None
         with suppress(*FAILURES):
-            info = await self._client.execute_command(*VERSION_COMMAND)
+            info = await execute(self._client, *VERSION_COMMAND)
         return too_old_text(info)

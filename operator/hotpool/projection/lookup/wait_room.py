@@ -121,13 +121,10 @@ class WaitRoom:
             raise
 
     async def _read(self) -> None:
-        """Read lines, and mark who may be helped by them, until stopped.
-
-        A cancelled call of redis-py may raise another error instead, so the loop also looks whether it was stopped.
-        """
-        queue, loop, task = self._queue, asyncio.get_running_loop(), asyncio.current_task()
+        """Read lines, and mark who may be helped by them, until cancelled."""
+        queue, loop = self._queue, asyncio.get_running_loop()
         refresh_at = loop.time()
-        while self._reader is task:
+        while True:
             try:
                 if loop.time() >= refresh_at or not self._position:
                     self._position = await self._run(self._protocol.announce(self._position, queue.counts()))
@@ -136,8 +133,6 @@ class WaitRoom:
                 reply = await self._send(self._protocol.read_lines(self._position, self._block_ms))
                 lines = parse_lines(reply)
             except (LookupUnavailableError, *FAILURES):
-                if self._reader is not task:
-                    return
                 self._position = ""
                 if self._protocol.wait_denied:
                     queue.wake_all()
