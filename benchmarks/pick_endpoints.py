@@ -1,9 +1,10 @@
 """Cost of endpoints and of ejections in a pick, and of the library beside the former one, in a few seconds.
 
-One Valkey on loopback holds three fleets of one pool of 1,000: the nodes of two have three services with endpoints,
-those of the third have none. In one of the two, ten nodes are ejected. One blocking client picks sequentially. In each
-round every variant has a short batch in turn, so a ratio of two batches is of one moment. `former` sends the words of
-the former library's picks; the parser of the present client suits its shorter replies, too.
+One Valkey on loopback holds four fleets of one pool of 1,000 nodes. The nodes of three have three services with
+endpoints: in `endpoints` and `ejected` all at the same addresses, in `addresses` each node at its own. In `ejected` ten
+nodes are ejected. The nodes of `names` have no endpoints. One blocking client picks sequentially. In each round every
+variant has a short batch in turn, so a ratio of two batches is of one moment. `former` sends the words of the former
+library's picks; the parser of the present client suits its shorter replies, too.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ SIZE: Final = 1_000
 ROUNDS: Final = 200
 BATCH: Final = 20
 EJECTED: Final = 10
+WARM_UP: Final = 5_000
+"""Picks before the first round, after which both the client and the server know nearly every node."""
 TYPES: Final = ("asr", "nmt", "tts")
 POOL: Final = "zh-en"
 
@@ -42,17 +45,22 @@ class _FormerProtocol(WaitProtocol):
         return ("FCALL_RO", f"{FORMER_LIBRARY}_{name}", len(keys), *keys)
 
 
+def _services(number: int) -> list[Endpoint]:
+    addresses = f"10.0.{number // 250}.{number % 250}", f"fd00::{number:x}"
+    return [Endpoint(f"{type_}-service", type_, 6000, addresses, (), "http") for type_ in TYPES]
+
+
 async def _project(url: str) -> None:
     client = connect(url, timeout=30)
     names = [f"edge-{number:04}" for number in range(SIZE)]
-    services = [Endpoint(f"{type_}-service", type_, 6000, ("10.0.3.7", "fd00::7"), (), "http") for type_ in TYPES]
-    for namespace in ("names", "endpoints", "ejected"):
+    for namespace in ("names", "endpoints", "addresses", "ejected"):
         writer = RedisWriter(client, FixedLeadership(), namespace=namespace)
         await writer.claim(1)
         members = frozenset(names), frozenset[str](), frozenset[str]()
         await writer.replace_pool(PoolDocument(POOL, "u", None, None, *members, services=PoolServices(TYPES)))
-        for name in names if namespace != "names" else ():
-            await writer.replace_node(NodeDocument(name, (), encode_endpoints(services)))
+        for number, name in enumerate(names if namespace != "names" else ()):
+            own = number if namespace == "addresses" else 7
+            await writer.replace_node(NodeDocument(name, (), encode_endpoints(_services(own))))
         await writer.stamp(complete=True)
     await client.aclose()
 
@@ -76,9 +84,9 @@ def measure() -> dict[str, float]:
     """Return all figures; ratios are rates over rates of one round."""
     with RedisServer() as server:
         asyncio.run(_project(server.url))
-        namespaces = ("names", "endpoints", "endpoints", "ejected")
+        namespaces = ("names", "endpoints", "addresses", "endpoints", "ejected")
         opened = [SyncLookup.from_url(server.url, namespace=name) for name in namespaces]
-        names, endpoints, former, ejected = opened
+        names, endpoints, addresses, former, ejected = opened
         for _ in range(EJECTED):
             picked = ejected.pick(POOL)
             if not isinstance(picked, Picked) or ejected.report_failure(picked) != "Ejected":
@@ -88,12 +96,15 @@ def measure() -> dict[str, float]:
             "former": partial(former.pick, POOL),
             "name_only": partial(names.pick, POOL),
             "plain": partial(endpoints.pick, POOL),
+            "own_addresses": partial(addresses.pick, POOL),
             "one_type": partial(endpoints.pick, POOL, types=["asr"]),
             "endpoint": partial(endpoints.pick, POOL, endpoint=True),
             "ejected": partial(ejected.pick, POOL),
             "former_least_loaded": partial(former.pick, POOL, strategy="least-loaded"),
             "least_loaded": partial(endpoints.pick, POOL, strategy="least-loaded"),
         }
+        for _ in range(WARM_UP):
+            addresses.pick(POOL)
         rates = [_round(variants, reverse=bool(number % 2)) for number in range(ROUNDS + 1)][1:]
         for lookup in opened:
             lookup.close()
@@ -110,6 +121,7 @@ def _figures(rates: list[dict[str, float]]) -> dict[str, float]:
         "pick_endpoint_ratio_to_plain": ("one_type", "plain"),
         "pick_ejected_ratio_to_plain": ("ejected", "plain"),
         "pick_ratio_to_former_library": ("plain", "former"),
+        "pick_own_addresses_ratio_to_former_library": ("own_addresses", "former"),
         "pick_least_loaded_ratio_to_former_library": ("least_loaded", "former_least_loaded"),
         "pick_name_only_ratio_to_former_library": ("name_only", "former"),
     }

@@ -4,7 +4,7 @@ Pure: must not do I/O.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -214,20 +214,20 @@ def parse_pick(
 
     `reservation`, `weight`: id and weight of the requested reservation. `slots`: True if it takes slots of services.
     """
-    node, word, version, age, complete, *rest = to_text(reply).split(" ")
-    if rest and rest[-1] == TRIAL_DUE:
-        rest.pop()
+    node, word, version, age, complete, *rest = to_text(reply).split(" ", _WORDS_BEFORE_SERVICES)
+    text = rest[0] if rest else ""
     seconds = int(age) / 1000 if age != "-1" else None
     if node == NO_NODE:
-        ready, suspect, draining, excluded, no_endpoint, *full = map(int, rest)
+        ready, suspect, draining, excluded, no_endpoint, *full = map(int, text.split(" "))
         counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded, no_endpoint, *full[:3])
         retry_after = full[3] / 1000 if full else None
         return NoMember(pool, Reason(word), counts, seconds, complete == "1", retry_after)
-    if not reservation:
-        return Picked(node, word, pool, int(version), seconds, complete == "1", None, parse_endpoints(rest))
-    endpoints = parse_endpoints(rest[1:])
-    services = _first_services(rest[1:]) if slots else {}
-    reserved = Reservation(reservation, node, int(rest[0]) / 1000, pool, endpoints, services, weight)
+    expiry, _, services = text.partition(" ") if reservation else ("", "", text)
+    parsed, first = _parse_services(services)
+    endpoints, reserved = parsed.copy(), None
+    if reservation:
+        taken = first.copy() if slots else {}
+        reserved = Reservation(reservation, node, int(expiry) / 1000, pool, endpoints, taken, weight)
     return Picked(node, word, pool, int(version), seconds, complete == "1", reserved, endpoints)
 
 
@@ -241,32 +241,22 @@ def has_limit(reply: str | bytes, words_before: int = _WORDS_BEFORE_SERVICES) ->
     return reply.count(bar) > _BARS * services  # type: ignore[arg-type]
 
 
-def parse_endpoints(words: Sequence[str]) -> dict[str, tuple[Endpoint, ...]]:
-    """Parse services, the picked one of each type first, without those that have no endpoint. Raises ValueError."""
-    found: dict[str, tuple[Endpoint, ...]] = {}
-    for word in words:
-        kind, endpoint = _parse_service(word)
-        if endpoint:
-            found[kind] = (*found[kind], endpoint) if kind in found else (endpoint,)
-    return found
-
-
 @lru_cache(maxsize=4096)
-def _parse_service(word: str) -> tuple[str, Endpoint | None]:
-    """Parse `type|service|port|appProtocol|address,...`, of which the first address counts. Cached: they recur.
+def _parse_services(text: str) -> tuple[dict[str, tuple[Endpoint, ...]], dict[str, str]]:
+    """Parse the services of a node: `type|service|port|appProtocol|address,...` of each. The first address counts.
 
-    A service without an endpoint, which a node with a limit lists, has no port and no address.
+    Return type → endpoints, and type → id of the first service. A service without an endpoint, which a node with a
+    limit lists, has no port and no address. Cached, because nodes recur. Raises ValueError.
     """
-    kind, service, port, protocol, addresses, *_ = word.split("|")
-    if not port or not addresses:
-        return kind, None
-    return kind, Endpoint(addresses.partition(",")[0], int(port), protocol or None, service)
-
-
-def _first_services(words: Sequence[str]) -> dict[str, str]:
-    """Return type → id of its first service."""
-    found: dict[str, str] = {}
+    endpoints: dict[str, tuple[Endpoint, ...]] = {}
+    first: dict[str, str] = {}
+    words = text.split(" ")
+    if words[-1] in {"", TRIAL_DUE}:
+        words.pop()
     for word in words:
-        kind, service, _ = word.split("|", 2)
-        found.setdefault(kind, service)
-    return found
+        kind, service, port, protocol, addresses, *_ = word.split("|")
+        first.setdefault(kind, service)
+        if port and addresses:
+            endpoint = Endpoint(addresses.partition(",")[0], int(port), protocol or None, service)
+            endpoints[kind] = (*endpoints.get(kind, ()), endpoint)
+    return endpoints, first

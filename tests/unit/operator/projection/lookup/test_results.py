@@ -40,6 +40,18 @@ def test_fields_of_a_later_library_are_ignored() -> None:
     assert picked("asr|fw|6007||10.0.3.7|8|later").endpoints["asr"] == (Endpoint("10.0.3.7", 6007, None, "fw"),)
 
 
+def test_picks_of_one_node_share_nothing_that_can_be_changed() -> None:
+    answer = picked("asr|fw|6007||10.0.3.7")
+    assert isinstance(answer.endpoints, dict)
+    answer.endpoints.clear()
+    assert "asr" in picked("asr|fw|6007||10.0.3.7").endpoints
+
+
+@pytest.mark.parametrize("services", ["", "asr|fw|6007||10.0.3.7 "])
+def test_the_announcement_of_a_trial_is_no_service(services: str) -> None:
+    assert picked(f"{services}trial") == picked(services)
+
+
 def test_the_expiry_of_a_reservation_precedes_the_services() -> None:
     answer = parse_pick("zh-en", f"{REPLY} 1795749543914 asr|fw|6007||10.0.3.7", "id")
     assert isinstance(answer, Picked)
