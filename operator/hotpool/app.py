@@ -158,7 +158,9 @@ class Operator:
                 writer, self._cache, self._clock, self._elector, self._cluster_id, recorder=self._recorder
             )
             targets.append(redis)
-        self._drain_reader = DrainReader(redis, self._cache, self._clock, context.drains, self._manager.mark)
+        self._drain_reader = DrainReader(
+            redis, self._cache, self._clock, context.drains, self._manager.mark, memory=self._elector
+        )
         targets.append(KubernetesTarget(context, self._reader))
         return [*targets, self._service_target(refusal)] if self._settings.services else targets
 

@@ -511,6 +511,8 @@ class FakeRedis:
     delay: float = 0.0
     reservations: dict[str, int] = field(default_factory=dict)
     """Node → number of reservations."""
+    longest: float = 30.0
+    """Time until the last of them expires, in seconds."""
     begun: float = -1e6
     """Time since which all reservations are known, in simulated seconds."""
     log: list[tuple[float, str, str]] = field(default_factory=list)
@@ -593,11 +595,11 @@ class FakeRedis:
             self.index.pop(name, None)
 
     async def read_ledger(self, _rank: int, nodes: Sequence[str]) -> Ledger:
-        """Return the reservations, and those of these nodes, which expire in 30 s."""
+        """Return the reservations, and those of these nodes, which expire in `longest` seconds."""
         await self._raise_fault("read_ledger", "")
         held = frozenset(name for name, number in self.reservations.items() if number)
         in_use = {name: self.reservations.get(name, 0) for name in nodes}
-        return Ledger(now() - self.begun, 30.0 if held else 0.0, len(held), held, in_use)
+        return Ledger(now() - self.begun, self.longest if held else 0.0, len(held), held, in_use)
 
     async def stamp(self, *, complete: bool) -> Use:
         """Mark the projection as alive. Refused reservations are returned once."""
@@ -721,7 +723,9 @@ class Fleet:
             if self.redis
             else None
         )
-        self._drain_reader = DrainReader(redis, self.cache, self._clock, context.drains, self.manager.mark)
+        self._drain_reader = DrainReader(
+            redis, self.cache, self._clock, context.drains, self.manager.mark, memory=self.leadership
+        )
         return [redis, kubernetes] if redis else [kubernetes]
 
     @property

@@ -46,6 +46,17 @@ class Reservations(Protocol):
         """Return those of the nodes that Redis may still offer to dispatchers."""
 
 
+class ReservationMemory(Protocol):
+    """The longest reservation that any leader has seen, which outlives a leadership."""
+
+    @property
+    def longest_reservation(self) -> float:
+        """Its duration in seconds."""
+
+    def note_reservation(self, seconds: float) -> None:
+        """Remember a duration, if it is the longest."""
+
+
 class DrainReader:
     """Reader of one leadership. `redis`: None without a Redis. `mark`: called with the keys of changed nodes."""
 
@@ -56,16 +67,17 @@ class DrainReader:
         clock: Clock,
         observations: MutableMapping[str, DrainObservation],
         mark: Callable[[Iterable[Key]], None],
+        *,
+        memory: ReservationMemory,
     ) -> None:
         self._redis = redis
         self._cache = cache
         self._clock = clock
         self._observations = observations
         self._mark = mark
+        self._memory = memory
         self._reserved_at: dict[str, float] = {}
         """Node → time at which a reservation of it was last seen."""
-        self._longest = 0.0
-        """Longest reservation that was seen, in seconds."""
         self._rank = 0
         self._sampled_at: float | None = None
 
@@ -111,7 +123,8 @@ class DrainReader:
 
     def _sample(self, ledger: Ledger, now: float) -> None:
         self._sampled_at = now
-        self._longest = max(self._longest, ledger.longest + SAMPLE_SECONDS)
+        if ledger.longest:
+            self._memory.note_reservation(ledger.longest + SAMPLE_SECONDS)
         self._rank = self._rank + LEDGER_WINDOW if self._rank + LEDGER_WINDOW < ledger.total else 0
         self._reserved_at = {
             name: at
@@ -125,9 +138,10 @@ class DrainReader:
     def _observe(self, name: str, tracker: NodeLivenessTracker, ledger: Ledger, now: float) -> DrainObservation:
         accepted = self._redis.acceptance.since(name) if self._redis else inf
         age = drain_age(tracker.view, self._clock.unix())
+        longest = max(SAMPLE_SECONDS, self._memory.longest_reservation)
         return DrainObservation(
             since=_since(tracker),
-            obstacle=obstacle(ledger, accepted, now, age, self._longest),
+            obstacle=obstacle(ledger, accepted, now, age, longest),
             in_use=ledger.in_use.get(name),
             last_expiry=ledger.last_expiry.get(name),
             reserved=name in self._reserved_at,

@@ -7,11 +7,13 @@ monotonic seconds. Must not know what is written.
 import asyncio
 import copy
 import os
+import re
 import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from math import ceil
 from time import monotonic
 from types import MappingProxyType
 from typing import Final
@@ -23,6 +25,7 @@ from hotpool import __version__
 from hotpool.api.meta import (
     ELECTION_LEASE,
     KUBE_NODES_ANNOTATION,
+    LONGEST_RESERVATION_ANNOTATION,
     SCHEMA_REVISION,
     SCHEMA_REVISION_ANNOTATION,
     VERSION_ANNOTATION,
@@ -44,6 +47,7 @@ _SHORTEST_PAUSE: Final = 0.1
 _UNAUTHORIZED: Final = 401
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +86,8 @@ class LeaderElector(threading.Thread):
         self._won = won
         self._lost = lost
         self._annotations = dict(annotations)
+        self._longest_seen, self._longest_stored = 0.0, 0
+        """Longest reservation in seconds: seen by this process; on the Lease as last read or written."""
         self._leading_until = 0.0
         self._other_until = 0.0
         """Expiry of another holder's Lease, as observed (monotonic)."""
@@ -100,6 +106,15 @@ class LeaderElector(threading.Thread):
     def may_write(self) -> bool:
         """Return True if a write may begin now."""
         return monotonic() < self._leading_until and not self._step_down.is_set()
+
+    @property
+    def longest_reservation(self) -> float:
+        """Longest reservation that this or a former leader has seen, in seconds."""
+        return max(self._longest_seen, self._longest_stored)
+
+    def note_reservation(self, seconds: float) -> None:
+        """Store the duration of a reservation with the next renewal, if it is the longest."""
+        self._longest_seen = max(self._longest_seen, seconds)
 
     def sees_leader(self) -> bool:
         """Return True if another replica was seen to renew the Lease in time."""
@@ -247,6 +262,7 @@ class LeaderElector(threading.Thread):
     def _write(self, api: ElectionLease, lease: Json, started: float) -> None:
         """Write the Lease. The API server returns a conflict if another client changed it meanwhile."""
         _spec(lease)["renewTime"] = timestamp()
+        self._set_longest(lease)
         stored = api.write(lease)
         first = not self.term
         self._last_written = stored
@@ -257,6 +273,15 @@ class LeaderElector(threading.Thread):
         if first:
             self._won()
 
+    def _set_longest(self, lease: Json) -> None:
+        annotations = lease["metadata"].get("annotations") or {}
+        text = annotations.get(LONGEST_RESERVATION_ANNOTATION, "")
+        stored = int(text) if _SECONDS.fullmatch(text) else 0
+        self._longest_stored = max(self._longest_stored, stored, ceil(self._longest_seen))
+        if self._longest_stored:
+            longest = {LONGEST_RESERVATION_ANNOTATION: str(self._longest_stored)}
+            lease["metadata"]["annotations"] = {**annotations, **longest}
+
     def _release(self, api: ElectionLease) -> None:
         self._leading_until = 0.0
         LEADER.set(0)
@@ -264,6 +289,7 @@ class LeaderElector(threading.Thread):
             lease = api.read()
             if lease and self._holds(lease):
                 del _spec(lease)["holderIdentity"]
+                self._set_longest(lease)
                 api.write(lease)
         except (ApiException, *CONNECTION_ERRORS) as error:
             log.warning("election Lease not released; it will expire", error=type(error).__name__)

@@ -1,8 +1,12 @@
-"""Look-ups at full speed while the server and the leaders fail: no reader gets a wrong result (E1, E2).
+"""Look-ups and dispatch while the server, the leaders and dispatchers fail: no result is wrong (E1, E2, E8 to E10).
 
 Checked for every result: a picked node is in the pool in the returned version. All members are of one version. A pool
 that was never empty is not returned as empty, and as unknown only while the projection is incomplete. Versions never go
 back unless the server lost data. max_age is respected. A deposed leader changes nothing.
+
+Dispatchers reserve, renew, release, report failures and wait meanwhile: no limit is exceeded by reservations that the
+server has not lost, each waiting pick ends, one that can be served in the end is served, ejections change no member,
+and no slot is left after the longest reservation.
 """
 
 from __future__ import annotations

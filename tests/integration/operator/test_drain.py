@@ -220,3 +220,23 @@ async def test_the_next_leader_continues_a_drain_with_what_the_former_one_knew()
     async with operator(api, redis) as fleet:
         await fleet.beating(H)
         assert (drained(api), progress(api)["since"]) == (("True", "NothingInUse"), since)
+
+
+@simulated
+async def test_the_next_leader_knows_the_longest_reservation_that_redis_lost_before_it_led() -> None:
+    api, redis = small_api(), FakeRedis()
+    async with operator(api, redis) as fleet:
+        redis.reservations = {"n0": 2}
+        await fleet.beating(H)
+        longest = fleet.leadership.longest_reservation
+    redis.flush()
+    async with operator(api, redis) as fleet:
+        fleet.leadership.note_reservation(longest)  # from the Lease
+        redis.reservations, redis.longest = {"n0": 1}, 1.0
+        await fleet.beating(7)
+        redis.reservations = {}
+        api.edit(Kind.NODE, "n0", DRAIN)
+        await fleet.beating(20)
+        assert drained(api) == ("Unknown", "LedgerTooYoung")
+        await fleet.beating(15)
+        assert drained(api) == ("True", "NothingInUse")

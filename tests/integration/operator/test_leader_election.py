@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
+from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, LONGEST_RESERVATION_ANNOTATION
 from hotpool.errors import RetryableError
 from hotpool.kube import leader_election
 from hotpool.kube.leader_election import LeaderElector
@@ -301,3 +301,28 @@ def test_a_leader_creates_its_deleted_lease_again_and_a_standby_waits_for_that(
     assert (leases.stored["spec"]["holderIdentity"], leases.stored["spec"]["leaseTransitions"]) == (elector.identity, 1)
     assert elector.may_write()
     assert not lost.is_set()
+
+
+@pytest.mark.parametrize("stored", [None, "30", "4000", "garbage"])
+def test_the_longest_reservation_is_kept_on_the_lease_for_the_next_leader(
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, stored: str | None
+) -> None:
+    leases.stored = lease(holderIdentity="")
+    leases.stored["metadata"]["annotations"] = stored and {LONGEST_RESERVATION_ANNOTATION: stored}
+    longest = "4000" if stored == "4000" else "3607"
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    assert elector.longest_reservation == {"30": 30, "4000": 4000}.get(stored or "", 0)
+    elector.note_reservation(3606.5)
+    wait_for(
+        "it is stored",
+        lambda: (leases.stored["metadata"]["annotations"] or {}).get(LONGEST_RESERVATION_ANNOTATION) == longest,
+        SECONDS,
+    )
+    elector.note_reservation(12)
+    elector.stop()
+    following = LeaderElector("fleet", LOGIN, won=lost.set, lost=won.set)
+    following.start_campaign(int)
+    assert lost.wait(SECONDS)
+    assert following.longest_reservation == int(longest)
+    following.stop()

@@ -1,4 +1,4 @@
-"""A run of the torture test: successive leaders, injected faults of the server, and readers at full speed."""
+"""A run of the torture test: successive leaders, injected faults, readers at full speed, and dispatchers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.support.torture.leaders import MEMBERS_PER_CALL, POOL_SIZES, History, Leader, Readers, violations
+from tests.support.torture.limits import Dispatchers, dispatch_violations
 
 from hotpool.lookup import Lookup
 from hotpool.observability.metrics import REGISTRY
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 STEPS = 12
 CONCURRENT_CHANGES = 3
 HANG_SECONDS = 40.0
-FAULTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose")
+FAULTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose", "kill")
 
 
 def pool_write_count(how: str) -> float:
@@ -34,6 +35,8 @@ def pool_write_count(how: str) -> float:
 
 class Torture:
     """Successive leaders that change everything continuously. Deposed leaders continue to write."""
+
+    dispatchers: Dispatchers
 
     def __init__(self, seed: int, open_client: Callable[[], Any], patch: pytest.MonkeyPatch) -> None:
         self.rng = random.Random(seed)  # noqa: S311 - fixed seed, no secret
@@ -83,10 +86,12 @@ class Torture:
         await self.work(0.3)
 
     async def inject(self, server: RedisServer, kind: str) -> None:
-        """Inject a fault into the server, or replace the leader."""
+        """Inject a fault into the server, or replace the leader or a dispatcher."""
         self.fault_counts[kind] += 1
         if kind == "depose":
             await self.depose()
+        elif kind == "kill":
+            await asyncio.to_thread(self.dispatchers.replace_one)
         elif kind == "pause":
             server.pause()
             await self.work(0.6)
@@ -118,25 +123,30 @@ class Torture:
 
 @asynccontextmanager
 async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bool = False) -> AsyncIterator[Torture]:
-    """Start a first leader and readers. At the end compare every result of a reader with the written history."""
+    """Start a first leader, readers and dispatchers. At the end compare every result with the written history."""
     patch.setattr(writing, "MEMBERS_PER_CALL", MEMBERS_PER_CALL)
     before = {how: pool_write_count(how) for how in ("change", "whole")}
     run = Torture(seed, lambda: connect(url, cluster=cluster, timeout=0.5), patch)
     await run.depose()
     readers = Readers(url, cluster=cluster)
+    dispatchers = run.dispatchers = Dispatchers(url, cluster=cluster)
     try:
         seen_enough = asyncio.create_task(asyncio.to_thread(readers.wait_until_enough))
         yield run
-        while not seen_enough.done():
+        while not (seen_enough.done() and dispatchers.seen_enough()):
             await run.work(0.05)
         await seen_enough
         await run.leader.wait_healthy()
         await check_final_members(run.leader, url, cluster=cluster)
         reader_results = await asyncio.to_thread(readers.stop)
+        await dispatchers.finish(run.leader.fleet, run.leader.client)
+        dispatched = dispatchers.records()
     finally:
         readers.kill()
+        dispatchers.kill()
         await run.close()
     wrong = [violation for result in reader_results for violation in violations(run.history, result)]
+    wrong += dispatch_violations(run.history.losses, dispatched)
     assert not wrong, f"{len(wrong)} violations, first: {wrong[:5]}"
     accepted = [leader.accepted for leader in run.leaders[:-1] if leader.accepted]
     assert not accepted, f"writes of former leaders were accepted: {accepted}"

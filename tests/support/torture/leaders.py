@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.leadership import FixedLeadership
 from tests.support.redis_fleet import RedisFleet
+from tests.support.torture import limits
 from tests.support.torture.reader import ENOUGH, leader_of
 
 from hotpool.errors import NotLeaderError, WriteError
@@ -47,7 +48,7 @@ class History:
     """Written documents by pool, leader and version, and the periods in which writes were lost."""
 
     def __init__(self) -> None:
-        self.documents: dict[str, PoolDocument] = {}
+        self.documents: dict[str, PoolDocument] = {**limits.DOCUMENTS}
         self.pools: dict[tuple[str, int, int], MemberSets] = {}
         self.nodes: dict[str, set[str]] = {name: set() for name in NODES}
         self.losses: list[tuple[float, float]] = []
@@ -130,6 +131,7 @@ class Leader:
             self._change_pool(name, rng)
         for name in NODES:
             self.change_node(name, rng)
+        limits.offer_services(self.fleet)
         self._work = asyncio.create_task(self.fleet.run())
         await self.wait_healthy()
 
