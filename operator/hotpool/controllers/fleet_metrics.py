@@ -67,7 +67,7 @@ class FleetMetrics:
         """Show the present state of the cache, in bounded steps."""
         await self._show_nodes()
         if self._by_name:
-            left_out = {("pool",): await self._show_pools(), ("generator",): await self._show_generators()}
+            left_out: Numbers = {("pool",): await self._show_pools(), ("generator",): await self._show_generators()}
             self._not_shown.update(left_out)
 
     async def _show_nodes(self) -> None:
@@ -82,7 +82,7 @@ class FleetMetrics:
             (self._node_problems, problems),
             (self._services, services),
         ):
-            series.update(Numbers({(label,): count for label, count in counts.items()}))
+            series.update({(label,): count for label, count in counts.items()})
 
     async def _show_pools(self) -> int:
         """Show the pools. Return the number of those that are not shown."""

@@ -6,9 +6,13 @@ from typing import Any, Final
 import pytest
 
 from alertcheck import Alert, Scenario, firing
+from hotpool.observability.metrics import REGISTRY
+from hotpool_agent.metrics import Metrics
 from localfleet.chart import render
 
 MINUTES: Final = 30
+NAMES: Final = "_names_to_collectors"
+"""Attribute of a registry: name of a sample → its metric, which knows its labels also while it has no series."""
 ALWAYS, NEVER, GROWS = "1x60", "0x60", "0+1x60"
 VALUES: Final = {
     "monitoring": {"prometheusRule": {"enabled": True}},
@@ -151,6 +155,21 @@ def test_a_healthy_fleet_and_what_passes_soon_fire_nothing(results: dict[str, li
 
 def test_every_alert_of_the_chart_has_a_case() -> None:
     assert {rule["alert"] for rule in groups(VALUES)[0]["rules"]} == {case[1] for case in CASES.values()}
+
+
+def test_the_series_of_the_cases_have_the_labels_of_the_metrics() -> None:
+    """A typing error in a label would make an alert silent, and its case, too."""
+    agent = Metrics()
+    agent.expose(list, lambda: False)
+    declared = {name: metric for it in (agent.registry, REGISTRY) for name, metric in vars(it)[NAMES].items()}
+    used = {name for changes in (HEALTHY, *(case[0] for case in CASES.values()), *SHORT.values()) for name in changes}
+    assert len(used) > len(HEALTHY)
+    for name in used:
+        metric, *labels = re.findall(r"^\w+|\w+(?==)", name)
+        expected = {*getattr(declared[f"hotpool_{metric}"], "_labelnames", ())} | (
+            {"le"} if "_bucket" in metric else set()
+        )
+        assert set(labels) - {"pod"} == expected - {"pod"}, name
 
 
 def test_the_summary_names_the_pool_and_the_number(results: dict[str, list[Alert]]) -> None:
