@@ -87,9 +87,10 @@ $(STAMP): requirements.lock pyproject.toml
 worker-programs: programs ## Build those of a worker node too (root is needed to run them)
 	@tools/kind build node-image --worker >/dev/null
 
-programs: venv ## Build the local cluster's programs once (about 10 minutes; cached for the user)
+programs: venv ## Build the programs of the local cluster and the check of alerts once (about 10 minutes; cached for the user)
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
 	  then tools/kind build node-image >/dev/null; fi
+	@PYTHONPATH=tools $(BIN)/python -m alertcheck >/dev/null
 
 images: venv ## Build the image of operator and agent, and a Redis for tests, as archives (root; cached for the user)
 	@PYTHONPATH=tools $(BIN)/python -m localimages

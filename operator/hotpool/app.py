@@ -18,6 +18,7 @@ from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.cluster_addresses import ClusterAddresses
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.drain_reader import DrainReader
+from hotpool.controllers.fleet_metrics import FleetMetrics
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager, first_of
 from hotpool.controllers.pod_reader import PodReader
@@ -279,6 +280,7 @@ class Operator:
                 self._recorder.run(self._events.post),
                 self._lease_watch_probe.run(),
                 self._drain_reader.run(),
+                FleetMetrics(self._cache, self._clock, by_name=self._settings.pool_metrics).run(),
                 self._lost.wait(),
             )
         except (NotLeaderError, FencedError) as error:

@@ -62,5 +62,7 @@ class Settings(BaseSettings):
     """True: picks answer with loopback addresses, too. For trials on one machine."""
     listen: ListenAddress = "127.0.0.1:8080"
     """Address of /healthz, /readyz and /metrics. `*`: all IPv4 and IPv6 addresses."""
+    pool_metrics: bool = True
+    """False: no metrics by name of pools and generators."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
     """Log level."""

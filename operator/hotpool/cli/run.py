@@ -60,6 +60,11 @@ _HELP: Final = HelpSections(
     default=None,
     help="Answer picks with loopback addresses, too. For trials on one machine.",
 )
+@click.option(
+    "--pool-metrics/--no-pool-metrics",
+    default=None,
+    help="Metrics by pool and generator, at most 500 each; the default.",
+)
 @click.option("--listen", help="Address of /healthz, /readyz and /metrics.")
 def operator(*, fleet: FleetOptions, **options: Any) -> None:
     """Run the operator of one namespace until SIGTERM.

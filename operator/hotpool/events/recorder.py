@@ -33,7 +33,7 @@ from hotpool.events.builders import (
 from hotpool.events.last_applied import LastApplied
 from hotpool.events.membership_log import MembershipLog
 from hotpool.events.messages import Group
-from hotpool.observability.metrics import EVENTS
+from hotpool.observability.metrics import EVENTS, SERVICE_INCIDENTS
 
 log = structlog.get_logger(__name__)
 
@@ -240,6 +240,7 @@ class EventRecorder:
     def service_incidents(self, incidents: Iterable[ServiceIncident]) -> None:
         """Record failures, flapping and refused commands of services: a log line and an Event each."""
         for incident in incidents if self._fleet_object else ():
+            SERVICE_INCIDENTS.labels(incident.reason).inc()
             log.warning(INCIDENT_LINES[incident.reason], **incident._asdict())
             if tracker := self._cache.nodes.get(incident.node):
                 self._add_for(Kind.NODE, tracker.view.node.meta, service_incident(incident))

@@ -98,6 +98,54 @@ REFUSED_RESERVATIONS: Final = Counter(
     ["pool", "reason"],
     registry=REGISTRY,
 )
+POOL_MEMBERS: Final = Gauge(
+    "hotpool_pool_members", "Members by state, as of the pool's status", ["pool", "state"], registry=REGISTRY
+)
+POOL_MIN_MEMBERS: Final = Gauge(
+    "hotpool_pool_min_members", "Ready members that a pool needs: spec.minMembers", ["pool"], registry=REGISTRY
+)
+POOL_READY: Final = Gauge(
+    "hotpool_pool_ready",
+    "1 while condition Ready is True, of pools that are not in mode DryRun",
+    ["pool"],
+    registry=REGISTRY,
+)
+POOL_CONDITION: Final = Gauge(
+    "hotpool_pool_condition", "1 for each other condition that is True", ["pool", "condition"], registry=REGISTRY
+)
+GENERATOR_CONDITION: Final = Gauge(
+    "hotpool_generator_condition",
+    "1 for each condition that is True, except Ready",
+    ["generator", "condition"],
+    registry=REGISTRY,
+)
+GENERATOR_NOT_ADMITTED: Final = Gauge(
+    "hotpool_generator_not_admitted", "Keys of a generator without a pool", ["generator"], registry=REGISTRY
+)
+NOT_SHOWN: Final = Gauge(
+    "hotpool_metrics_not_shown", "Pools and generators without metrics by name", ["kind"], registry=REGISTRY
+)
+NODE_STATES: Final = Gauge(
+    "hotpool_node_states", "Nodes by the reason of their condition Ready", ["state"], registry=REGISTRY
+)
+NODE_PROBLEMS: Final = Gauge(
+    "hotpool_node_problems",
+    "Nodes with a condition True: AddressNotAllowed, AddressConflict, CommandIgnored",
+    ["condition"],
+    registry=REGISTRY,
+)
+FAILING_SERVICES: Final = Gauge(
+    "hotpool_failing_services",
+    "Services of nodes with heartbeats that are Failed, or not offered because they failed too often (Flapping)",
+    ["state"],
+    registry=REGISTRY,
+)
+SERVICE_INCIDENTS: Final = Counter(
+    "hotpool_service_incidents",
+    "Failures, flapping and refused commands of services, seen while leading",
+    ["reason"],
+    registry=REGISTRY,
+)
 DRIFT: Final = Counter(
     "hotpool_redis_drift",
     "Differences that the drift check found in Redis, by object",
@@ -128,5 +176,7 @@ for _kind in Kind:
     REJECTED.labels(_kind.value)
 for _what in ("pool", "node", "index", "stray"):
     DRIFT.labels(_what)
+for _reason in ("ServiceFailed", "ServiceFlapping", "CommandRefused"):
+    SERVICE_INCIDENTS.labels(_reason)
 FAILURES.labels("RejectedError")
 TRANSITIONS.labels("InvalidReport")

@@ -70,6 +70,7 @@ EFFECTS: Final[dict[str, tuple[Any, str]]] = {
     "networkPolicy.metricsFrom": ([{"podSelector": {"matchLabels": {"a": "mark-26"}}}], '"a": "mark-26"'),
     "viewer.subjects": ([{"kind": "User", "name": "mark-27"}], '"name": "mark-27"'),
     "flowControl.agentShares": (77, '"nominalConcurrencyShares": 77'),
+    "monitoring.poolMetrics": (False, '{"name": "HOTPOOL_POOL_METRICS", "value": "false"}'),
     "monitoring.serviceMonitor.labels": ({"a": "mark-28"}, '"a": "mark-28"'),
     "monitoring.serviceMonitor.interval": ("17s", '"17s"'),
     "monitoring.prometheusRule.labels": ({"a": "mark-29"}, '"a": "mark-29"'),

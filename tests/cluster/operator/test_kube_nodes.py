@@ -156,3 +156,6 @@ def test_a_standby_that_has_listed_everything_is_ready(running: Fleet) -> None:
     assert "[+] leading" in running.ask_operator("readyz")[1]
     assert "hotpool_leader 0.0" in running.ask_operator("metrics", "two")[1]
     assert "hotpool_leader 1.0" in running.ask_operator("metrics")[1]
+    counted = 'hotpool_metrics_not_shown{kind="pool"} 0.0'
+    assert counted in running.ask_operator("metrics")[1]
+    assert counted not in running.ask_operator("metrics", "two")[1], "only a leader counts the fleet"
