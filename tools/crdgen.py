@@ -41,7 +41,7 @@ def _name_rule(limit: int, *, label: bool) -> tuple[str, str]:
         return f"self.metadata.name.size() <= {limit}", f"metadata.name must have at most {limit} characters"
     return (
         f"self.metadata.name.size() <= {limit} && !self.metadata.name.contains('.')",
-        f"metadata.name must be a DNS label of at most {limit} characters",
+        f"metadata.name must be a DNS label of at most {limit} characters: for example zh-en",
     )
 
 

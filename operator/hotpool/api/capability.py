@@ -84,7 +84,7 @@ class ServiceIntent(ApiModel):
 
 
 class TypeLimit(ApiModel):
-    """Limit of one type on the node (requirement E9)."""
+    """Limit of one type on the node."""
 
     type: Label63
     """Type of service."""
@@ -143,7 +143,7 @@ class Hardware(ApiModel):
 
 
 class TranslationRule(ApiModel):
-    """A rule that defines the directed language pairs of a translation service (requirement B4)."""
+    """A rule that defines the directed language pairs of a translation service."""
 
     kind: Short
     """any_to_any, any_to_en, en_to_any or specific_pairs. A rule of an unknown kind allows no pair."""
@@ -165,7 +165,7 @@ class Attribute(ApiModel):
 
 
 class NodeAddress(ApiModel):
-    """One address of the node, as its agent found it (requirement B13)."""
+    """One address of the node, as its agent found it."""
 
     ip: Ip
     """IPv4 or IPv6 address."""
@@ -196,7 +196,7 @@ class PodReference(ApiModel):
 
 
 class Service(ApiModel):
-    """One service of the node's catalogue and its state (requirement A3)."""
+    """One service of the node's catalogue and its state."""
 
     id: Short
     """Id of the service in the catalogue."""
@@ -241,11 +241,11 @@ class Service(ApiModel):
     pod: PodReference | None = None
     """The pod that the service runs in. Null: the service is no pod."""
     in_flight: Count | None = None
-    """Number of requests in progress, as the service itself says. Only while the service or the node drains (B5)."""
+    """Number of requests in progress, as the service itself says. Only while the service or the node drains."""
 
 
 class TypeCapability(ApiModel):
-    """Capability of the node for one type (requirement B2)."""
+    """Capability of the node for one type."""
 
     type: Short
     """Type of service."""
@@ -258,7 +258,7 @@ class TypeCapability(ApiModel):
 
 
 class Report(ApiModel):
-    """The agent's report of the node (requirement B1), always written as a whole."""
+    """The agent's report of the node, always written as a whole."""
 
     schema_version: Count
     """Version of the report's schema."""
@@ -275,9 +275,9 @@ class Report(ApiModel):
     time: Timestamp
     """Time at which the agent saw the reported change, by the node's clock."""
     leaving: bool = False
-    """True: the agent shuts down, and the node leaves all pools at once (requirement B10)."""
+    """True: the agent shuts down, and the node leaves all pools at once."""
     draining: bool = False
-    """True: the machine's owner drains the node, or its agent before it stops. Listed as Draining (requirement C5)."""
+    """True: the machine's owner drains the node, or its agent before it stops. Listed as Draining."""
     interval_seconds: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval in seconds."""
     summary: Short = ""
@@ -310,7 +310,7 @@ class ServiceInUse(ApiModel):
 
 
 class DrainStatus(ApiModel):
-    """Progress of a drain, which ends when nothing is in use (requirement C5)."""
+    """Progress of a drain, which ends when nothing is in use."""
 
     since: Timestamp
     """Time at which the operator saw the drain begin."""
@@ -330,7 +330,7 @@ class CapabilityStatus(ApiModel):
     model_config: ClassVar = {"json_schema_extra": {"x-kubernetes-validations": STALE_REPORT_RULES}}
 
     report: Report | None = None
-    """The agent's report, always written as a whole. An older report never replaces a newer one (requirement B7)."""
+    """The agent's report, always written as a whole. An older report never replaces a newer one."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(max_length=MAX_CONDITIONS, json_schema_extra=map_by("type")),

@@ -5,7 +5,7 @@ Must not decide or do I/O.
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
@@ -55,10 +55,49 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 PAIR_PATTERN: Final = r"^[a-z][a-z0-9]{0,14}-[a-z][a-z0-9]{0,14}$"
 PAIR_OR_ANY_PATTERN: Final = r"^([a-z][a-z0-9]{0,14}|\*)-[a-z][a-z0-9]{0,14}$"
 
-Label63 = Annotated[str, StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63)]
+
+def match_rule(message: str) -> Callable[[JsonDict], None]:
+    """Return a change of a schema: a CEL rule with this message instead of the pattern.
+
+    For a pattern, the API server's message would be the regular expression.
+    """
+
+    def replace_pattern(schema: JsonDict) -> None:
+        literal = str(schema.pop("pattern")).replace("\\", "\\\\")
+        schema["x-kubernetes-validations"] = [{"rule": f"self.matches('{literal}')", "message": message}]
+
+    return replace_pattern
+
+
+Label63 = Annotated[
+    str,
+    StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63),
+    Field(
+        json_schema_extra=match_rule(
+            "must have lower case letters, digits and - only, and - neither first nor last: for example faster-whisper"
+        )
+    ),
+]
 """A service id or a type: lower case letters, digits and `-`."""
-NodeName = Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=NODE_NAME_MAX)]
-PairOrAny = Annotated[str, StringConstraints(pattern=PAIR_OR_ANY_PATTERN, max_length=31)]
+MemberName = Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=NODE_NAME_MAX)]
+"""Name of a node in a list that only the operator writes, where a pattern costs the API server less than a rule."""
+NodeName = Annotated[
+    MemberName,
+    Field(
+        json_schema_extra=match_rule(
+            "must be the name of a NodeCapability, of lower case letters, digits, - and dots: for example edge-017"
+        )
+    ),
+]
+PairOrAny = Annotated[
+    str,
+    StringConstraints(pattern=PAIR_OR_ANY_PATTERN, max_length=31),
+    Field(
+        json_schema_extra=match_rule(
+            "must be source and target language in lower case: for example zh-en, or *-en for any source"
+        )
+    ),
+]
 Text = Annotated[str, StringConstraints(max_length=253)]
 LongText = Annotated[str, StringConstraints(max_length=1024)]
 Timestamp = Annotated[str, StringConstraints(max_length=40)]

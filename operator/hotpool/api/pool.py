@@ -21,13 +21,31 @@ from hotpool.api.meta import (
     Timestamp,
     Tristate,
     map_by,
+    match_rule,
 )
 
 SERVICE_NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _DNS_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 APP_PROTOCOL_PATTERN: Final = rf"^({_DNS_LABEL}(\.{_DNS_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 """As the API server has it: with any other one, it would refuse the Service and every change of its endpoints."""
-AppProtocol = Annotated[str, StringConstraints(pattern=APP_PROTOCOL_PATTERN, max_length=253)]
+AppProtocol = Annotated[
+    str,
+    StringConstraints(pattern=APP_PROTOCOL_PATTERN, max_length=253),
+    Field(
+        json_schema_extra=match_rule(
+            "must be an application protocol as in a Service port: for example http, grpc or kubernetes.io/ws"
+        )
+    ),
+]
+ServiceName = Annotated[
+    str,
+    StringConstraints(pattern=SERVICE_NAME_PATTERN, min_length=1, max_length=63),
+    Field(
+        json_schema_extra=match_rule(
+            "must begin with a letter, and have lower case letters, digits and - only: for example zh-en"
+        )
+    ),
+]
 _SET: JsonDict = {"x-kubernetes-list-type": "set"}
 
 HASH_MAX: Final = 1024
@@ -82,7 +100,7 @@ class TypeRequirement(ApiModel):
 
 
 class LanguageRequirement(ApiModel):
-    """Directed language pairs that the node must offer (requirement B4)."""
+    """Directed language pairs that the node must offer."""
 
     all_of: Annotated[tuple[PairOrAny, ...], Field(min_length=1, max_length=MAX_PAIRS, json_schema_extra=_SET)]
     """Pairs `src-tgt`. `*-tgt` is met by at least one source language."""
@@ -132,7 +150,7 @@ class LabelSelector(ApiModel):
 
 
 class Requirements(ApiModel):
-    """Requirements that a node must meet to be a member. All that are set must be met (requirement D2)."""
+    """Requirements that a node must meet to be a member. All that are set must be met."""
 
     types: Annotated[tuple[TypeRequirement, ...], Field(max_length=MAX_TYPES, json_schema_extra=map_by("type"))] = ()
     """Types that must be ready."""
@@ -149,7 +167,7 @@ class Requirements(ApiModel):
 
 
 class Brake(ApiModel):
-    """Limit of silent nodes above which the pool retains its members (requirement D8)."""
+    """Limit of silent nodes above which the pool retains its members."""
 
     max_silent_percent: Annotated[int, Field(ge=0, le=100)] = 30
     """Maximum percentage of silent members. Above it, none is removed."""
@@ -167,7 +185,7 @@ class PoolServicePort(ApiModel):
 
 
 class PoolService(ApiModel):
-    """A Service without selector whose EndpointSlices are the pool's members (requirement D12)."""
+    """A Service without selector whose EndpointSlices are the pool's members."""
 
     model_config: ClassVar = {
         "json_schema_extra": _rule(
@@ -175,7 +193,7 @@ class PoolService(ApiModel):
         )
     }
 
-    name: Annotated[str, StringConstraints(pattern=SERVICE_NAME_PATTERN, min_length=1, max_length=63)] | None = None
+    name: ServiceName | None = None
     """Name of the Service. Default: the name of the pool. It must begin with a letter."""
     cluster_ip: Annotated[Literal["Auto", "None"], Field(alias="clusterIP")] = "Auto"
     """Auto: the Service has a cluster IP. None: it is headless, and DNS answers with the members' addresses."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, SafeCount, Timestamp
+from hotpool.api.meta import SLICE_MAX, ApiModel, MemberName, SafeCount, Timestamp
 
 MemberState = Literal["Ready", "Suspect", "Draining"]
 
@@ -15,7 +15,7 @@ MemberState = Literal["Ready", "Suspect", "Draining"]
 class Member(ApiModel):
     """One node of the pool."""
 
-    node: NodeName
+    node: MemberName
     """Name of the NodeCapability."""
     state: MemberState
     """Ready: offered. Suspect: offered last. Draining: never offered."""

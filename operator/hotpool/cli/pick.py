@@ -27,6 +27,7 @@ _HELP: Final = HelpSections(
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Any node but edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
         "A node of the first pool that has one": "hotpool pick zh-en any-en -o json | jq -r .pool,.node",
+        "A node of the pool that a generator made for a key": "hotpool pick speech/zh-en 'speech/*-en'",
         "A node, as soon as there is one within a minute": "hotpool pick zh-en --wait 60",
         "The node of a session": "hotpool pick zh-en --key session-42",
         "The address of a service, for a script": "curl http://$(hotpool pick zh-en --endpoint asr)/health",
@@ -38,6 +39,7 @@ _HELP: Final = HelpSections(
         exit_codes.NO_MEMBER: "no node could be picked; the message has the reason",
         exit_codes.USAGE: "wrong usage",
         exit_codes.UNAVAILABLE: "Redis cannot be reached, or holds no projection",
+        exit_codes.NOT_FOUND: "no operator has written to this prefix and namespace in Redis",
     },
 )
 
@@ -70,7 +72,8 @@ def pick(
 ) -> None:
     """Pick a node of a pool, as a dispatcher does.
 
-    Of several pools, the first one in order that has a node answers.
+    Of several pools, the first one in order that has a node answers. GENERATOR/KEY is the pool that a generator made
+    for a key; several such pools must be of one generator.
 
     The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. With --endpoint it
     passes over nodes without an endpoint of that type. Nothing is reserved. The kubeconfig is only read for its
@@ -84,7 +87,8 @@ def pick(
         fail("pick", str(error), exit_codes.USAGE)
     try:
         options = _options(strategy, key, exclude, max_age, wait) | _endpoint_options(type_, family)
-        result = asyncio.run(_pick(lookup, pools, options))
+        generator, names = _pools(pools)
+        result = asyncio.run(_pick(lookup, generator, names, options))
     except LookupUnavailableError as error:
         fail("pick", str(error), exit_codes.UNAVAILABLE)
     except ValueError as error:
@@ -99,7 +103,18 @@ def pick(
         for line in _reasons(result, fleet.namespace, type_, family):
             click.echo(line, err=True)
     if isinstance(result, NoMember):
-        sys.exit(exit_codes.NO_MEMBER)
+        sys.exit(exit_codes.NOT_FOUND if result.reason is Reason.FLEET_UNKNOWN else exit_codes.NO_MEMBER)
+
+
+def _pools(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the generator and the keys of `GENERATOR/KEY`, or an empty generator and names. Raises ValueError."""
+    if not any("/" in word for word in words):
+        return "", list(words)
+    parts = [word.partition("/") for word in words]
+    generators = {generator for generator, _, _ in parts}
+    if len(generators) > 1 or not all(generator and key for generator, _, key in parts):
+        raise ValueError("give names of pools, or GENERATOR/KEY of one generator: all pools are asked in one call")
+    return generators.pop(), [key for *_, key in parts]
 
 
 def _options(
@@ -115,15 +130,23 @@ def _endpoint_options(type_: str | None, family: str | None) -> PickOptions:
     return {"types": [type_], "family": 6 if family == "6" else 4} if family else {"types": [type_]}
 
 
-async def _pick(lookup: Lookup, pools: tuple[str, ...], options: PickOptions) -> Picked | NoMember:
+async def _pick(lookup: Lookup, generator: str, names: list[str], options: PickOptions) -> Picked | NoMember:
+    asked = names if len(names) > 1 else names[0]
     async with lookup:
-        return await lookup.pick(pools if len(pools) > 1 else pools[0], **options)
+        return await (lookup.pick_key(generator, asked, **options) if generator else lookup.pick(asked, **options))
 
 
 def _reasons(result: NoMember, namespace: str, type_: str | None, family: str | None) -> Iterator[str]:
     """Yield a line for each pool that was asked for, and one if the pick did not wait."""
+    if result.reason is Reason.FLEET_UNKNOWN:
+        yield (
+            f"no fleet in namespace {namespace}: {result.reason}, no operator has written to this Redis for it; "
+            "see -n, --prefix and --redis"
+        )
+        return
     for one in result.candidates or (result,):
         where = f"; see -n (namespace {namespace}) and --prefix" if one.reason is Reason.POOL_UNKNOWN else ""
+        where += f"; `hotpool why --pool {one.pool}` names similar and deleted pools" if where else ""
         reason = _no_endpoint_reason(one, type_, family) or _no_member_reason(one)
         yield f"no member of pool {one.pool}: {reason}{where}"
     if result.wait_denied:

@@ -42,7 +42,16 @@ class GeneratorController:
         if started < allowed:
             return Result(requeue_at=allowed, postponed=True)
         pools = dict(self._context.cache.owners.pools_of(entry.generator.meta.uid))
-        plan = plan_generator(entry, pools, self._context.cache.pools, started, self._context.clock.timestamp())
+        cache = self._context.cache
+        plan = plan_generator(
+            entry,
+            pools,
+            cache.pools,
+            started,
+            self._context.clock.timestamp(),
+            declared=cache.matches.declared.by_type,
+            types=cache.matches.known_types,
+        )
         self._next_plan[name] = self._context.clock() + PLAN_IDLE_FACTOR * (self._context.clock() - started)
         self._context.recorder.begin_pool_writes(entry.generator, plan.create, pools)
         errors = await self._write_pools(entry, plan, pools)

@@ -53,6 +53,7 @@ class PoolController:
             cache.matches.known_types,
             now,
             timestamp,
+            declared=cache.matches.declared.by_type,
             ageing=cache.ageing,
             service_refusal=self._context.service_refusal,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hotpool.api.meta import MAX_CONDITIONS, Condition, Tristate
+from hotpool.core.declared_words import Undeclared
 
 _MAX_MESSAGE_LENGTH: Final = 4096
 
@@ -29,6 +30,22 @@ PAUSE_IGNORED: Final = "PauseIgnored"
 def pause_ignored(problem: str) -> tuple[ConditionUpdate, ...]:
     """Return the condition PauseIgnored with a problem, else nothing."""
     return (ConditionUpdate(PAUSE_IGNORED, "True", "InvalidAnnotation", problem),) if problem else ()
+
+
+UNKNOWN_REQUIREMENT: Final = "UnknownRequirement"
+"""Condition of a pool or generator that requires what no service has."""
+_MAX_UNDECLARED: Final = 5
+"""Words named in a message; of the others it has the number."""
+
+
+def unknown_requirement(found: Iterable[Undeclared]) -> tuple[ConditionUpdate, ...]:
+    """Return the condition UnknownRequirement with the reason of the first word, nothing without any."""
+    words = tuple(found)
+    if not words:
+        return ()
+    more = len(words) - _MAX_UNDECLARED
+    text = "; also, ".join(word.text for word in words[:_MAX_UNDECLARED]) + (f"; and {more} more" if more > 0 else "")
+    return (ConditionUpdate(UNKNOWN_REQUIREMENT, "True", words[0].reason, text),)
 
 
 def set_conditions(

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from hotpool.core import node_view
+from hotpool.core.declared_words import DeclaredWords
 from hotpool.core.matching import MatchResult
 from hotpool.core.model import Key, NodeView
 from hotpool.core.node_liveness import NodeLivenessTracker
@@ -26,6 +27,8 @@ class MatchIndex:
 
     known_types: Counter[str] = field(default_factory=Counter)
     """Type → number of nodes that report it."""
+    declared: DeclaredWords = field(default_factory=DeclaredWords)
+    """Attributes that the services of all nodes declare."""
     _entries: dict[Key, PoolOrGenerator] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
@@ -65,7 +68,7 @@ class MatchIndex:
 
     def add(self, name: str, view: NodeView) -> set[Key]:
         """Match a new node with all. Return the keys with another result."""
-        return self._update_known_types(frozenset(), node_view.types(view)) | self._match(name, view, self._entries)
+        return self._update_known(None, view) | self._match(name, view, self._entries)
 
     def replace(
         self, name: str, before: NodeView, after: NodeView, keys: Iterable[Key], silence: MatchResult | None
@@ -74,12 +77,12 @@ class MatchIndex:
 
         `silence`: the result of `match_silence`, if only the node's silence differs.
         """
-        known = self._update_known_types(node_view.types(before), node_view.types(after))
+        known = self._update_known(before, after)
         return known | self._match(name, after, keys, silence)
 
     def discard(self, name: str, view: NodeView) -> set[Key]:
         """Remove a node from all. Return the keys with another result."""
-        return self._update_known_types(node_view.types(view), frozenset()) | self._match(name, None, self._entries)
+        return self._update_known(view, None) | self._match(name, None, self._entries)
 
     def add_silent(self, name: str) -> None:
         """Let `step` match a node of which only the silence differs."""
@@ -122,18 +125,21 @@ class MatchIndex:
         entries = self._entries
         return {key for key in keys if entries[key].update(name, view, silence)}
 
-    def _update_known_types(self, before: frozenset[str], after: frozenset[str]) -> set[Key]:
-        """Update `known_types`. Return the pools that require a type which became known or unknown (D2)."""
-        dirty: set[Key] = set()
+    def _update_known(self, view: NodeView | None, newer: NodeView | None) -> set[Key]:
+        """Update types and declared words. Return the keys that require a type of which one became known or unknown."""
+        before, after = (node_view.types(one) if one else frozenset() for one in (view, newer))
+        words, newer_words = (node_view.declared(one) if one else frozenset() for one in (view, newer))
+        changed = self.declared.replace(words, newer_words) if words != newer_words else set[str]()
         for type_ in before - after:
             self.known_types[type_] -= 1
             if not self.known_types[type_]:
                 del self.known_types[type_]
-                dirty |= self._by_type.get(type_, set())
+                changed.add(type_)
         for type_ in after - before:
             self.known_types[type_] += 1
             if self.known_types[type_] == 1:
-                dirty |= self._by_type.get(type_, set())
+                changed.add(type_)
+        dirty = {key for type_ in changed for key in self._by_type.get(type_, ())}
         for key in dirty:
             entry = self._entries[key]
             if isinstance(entry, PoolMembership):

@@ -14,6 +14,7 @@ from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.common.ip_addresses import canonical_ip
+from hotpool.core.declared_words import service_words
 from hotpool.core.model import NodeAddress, PodReference, Report, Rule, ServiceEndpoint, ServiceOffer, TypeState
 from hotpool.core.service_troubles import ServiceTrouble
 
@@ -83,6 +84,7 @@ def _report(raw: capability.Report) -> Report:
         types=types,
         offers={type_: tuple(found) for type_, found in offers.items()},
         numbers={service.id: service.in_flight for service in raw.services if service.in_flight is not None},
+        declared=frozenset(map(service_words, raw.services)),
         troubles=tuple(map(_trouble, filter(_is_troubled, raw.services))),
         uncounted=any(service.state in _IN_PROGRESS and service.in_flight is None for service in raw.services),
     )

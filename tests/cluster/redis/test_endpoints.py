@@ -384,7 +384,7 @@ async def test_a_new_claim_keeps_endpoints_and_a_flush_loses_them(
     successor = await claimed_writer(client, 4)
     assert node_of(await lookup.pick("zh-en", endpoint=True)) == "a"
     await client.execute_command("FLUSHALL")
-    assert reason_of(await lookup.pick("zh-en", endpoint=True)) is Reason.POOL_UNKNOWN
+    assert reason_of(await lookup.pick("zh-en", endpoint=True)) is Reason.FLEET_UNKNOWN
     await successor.claim(4)
     await successor.replace_pool(document)
     assert reason_of(await lookup.pick("zh-en", endpoint=True)) is Reason.NO_ENDPOINT

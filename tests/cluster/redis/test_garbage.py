@@ -290,7 +290,7 @@ async def test_a_pair_is_not_reported_unknown_and_complete_when_a_rebuild_ends_i
     lookup = Lookup(Slow(), namespace="speech")  # type: ignore[arg-type]
     answer = await lookup.pick_key("speech", "zh-en")
     assert isinstance(answer, NoMember)
-    assert (answer.reason, answer.complete, answer.age_seconds) == (Reason.POOL_UNKNOWN, False, None)
+    assert (answer.reason, answer.complete, answer.age_seconds) == (Reason.FLEET_UNKNOWN, False, None)
     assert expect_picked(await lookup.pick_key("speech", "zh-en")).complete
 
 

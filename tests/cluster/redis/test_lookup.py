@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from tests.support.redis_fixture_lookup import (
 )
 from tests.support.redis_fleet import until
 
-from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason, SyncLookup
 from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from localfleet.redis_server import RedisServer
@@ -102,6 +103,38 @@ async def test_a_pick_without_a_node_returns_reason_and_counts(writer: RedisWrit
     assert answer.reason is Reason.ALL_EXCLUDED
     counts = answer.counts
     assert (counts.members, counts.ready, counts.suspect, counts.draining, counts.excluded) == (4, 2, 1, 1, 3)
+
+
+async def test_a_fleet_that_no_operator_has_written_is_told_from_an_unknown_pool(
+    server: RedisServer, client: Client, writer: RedisWriter
+) -> None:
+    """Both clients, all ways to name a pool; also if someone deleted what an operator had written (E2)."""
+    await writer.replace_pool(pool(["a"]))
+
+    def reasons(namespace: str) -> set[Reason]:
+        with SyncLookup.from_url(server.url, namespace=namespace) as lookup:
+            found = [lookup.pick("none"), lookup.pick("none", reserve=60), lookup.pick(["none", "other"])]
+            found += [lookup.pick_key("speech", "none"), lookup.pick_key("speech", ["none", "other"])]
+            found += [lookup.pick("none", key="k"), lookup.pick("none", wait=0.01)]
+        return set(map(reason_of, found))
+
+    async def reasons_async(namespace: str) -> set[Reason]:
+        lookup = Lookup(client, namespace=namespace)
+        found = [await lookup.pick("none"), await lookup.pick_key("speech", "none")]
+        return set(map(reason_of, [*found, await lookup.pick(["none", "other"])]))
+
+    for namespace, reason in (("speech", Reason.POOL_UNKNOWN), ("another", Reason.FLEET_UNKNOWN)):
+        assert await asyncio.to_thread(reasons, namespace) == await reasons_async(namespace) == {reason}
+    another = Lookup(client, namespace="another")
+    assert reason_of(await another.pick("none", max_age=60)) is Reason.STALE
+    assert reason_of(await another.pick_key("speech", "none", max_age=60)) is Reason.STALE
+    await client.execute_command("DEL", KEYS.meta)
+    assert await reasons_async("speech") == {Reason.FLEET_UNKNOWN}
+    lookup = Lookup(client, namespace="speech")
+    assert node_of(await lookup.pick("zh-en")) == node_of(await lookup.pick_key("speech", "zh-en")) == "a"
+    assert node_of(await lookup.pick_key("speech", ["none", "zh-en"])) == "a"
+    await client.execute_command("SET", KEYS.meta, "of another type")
+    assert await reasons_async("speech") == {Reason.FLEET_UNKNOWN}
 
 
 async def test_a_draining_member_is_never_picked(writer: RedisWriter, lookup: Lookup) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,12 +49,35 @@ async def test_the_command_picks_by_every_strategy(client: Client, pick: Callabl
     assert found["node"] == Ring(names(9) - {"edge-4"}).node("user-1")
 
 
-async def test_an_unknown_pool_is_refused_with_the_options_that_choose_another_fleet(
-    pick: Callable[..., Awaitable[Result]],
+@pytest.mark.parametrize("pools", [(), ("any-en",), ("--wait", "0.01")])
+async def test_a_namespace_without_a_fleet_is_named_with_the_options_that_choose_another(
+    pick: Callable[..., Awaitable[Result]], pools: tuple[str, ...]
 ) -> None:
-    result = await pick("-n", "other")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "no member of pool zh-en: PoolUnknown; see -n (namespace other) and --prefix\n"
+    result = await pick("-n", "other", *pools)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert result.stderr == (
+        "no fleet in namespace other: FleetUnknown, no operator has written to this Redis for it; "
+        "see -n, --prefix and --redis\n"
+    )
+
+
+async def test_a_generated_pool_is_picked_by_generator_and_key(server: RedisServer, client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.replace_pool(replace(pool(["a"], name="speech-zh-en-1a2b3c4d"), key="zh-en"))
+
+    async def run(*words: str) -> Result:
+        line = ["pick", *words, "--redis", server.url, "-n", "speech"]
+        return await asyncio.to_thread(CliRunner().invoke, app, line)
+
+    assert (await run("speech/zh-en")).stdout == "a\n"
+    assert (await run("speech/sw-zu", "speech/zh-en")).stdout == "a\n"
+    unknown = await run("speech/sw-zu")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert unknown.stderr.startswith("no member of pool speech/sw-zu: PoolUnknown; ")
+    assert unknown.stderr.endswith("`hotpool why --pool speech/sw-zu` names similar and deleted pools\n")
+    for words in (("speech/zh-en", "zh-en"), ("speech/zh-en", "other/zh-en"), ("speech/",), ("/zh-en",)):
+        refused = await run(*words)
+        assert (refused.exit_code, "GENERATOR/KEY of one generator" in refused.stderr) == (2, True), words
 
 
 async def test_the_first_of_several_pools_that_has_a_node_is_picked(pick: Callable[..., Awaitable[Result]]) -> None:
@@ -61,10 +85,10 @@ async def test_the_first_of_several_pools_that_has_a_node_is_picked(pick: Callab
     assert (found["pool"], found["node"] in names(9)) == ("zh-en", True)
     result = await pick("any-en", *(word for node in [*names(9), "s"] for word in ("--exclude", node)))
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.splitlines() == [
-        "no member of pool zh-en: AllExcluded",
-        "no member of pool any-en: PoolUnknown; see -n (namespace speech) and --prefix",
-    ]
+    excluded, unknown = result.stderr.splitlines()
+    assert excluded == "no member of pool zh-en: AllExcluded"
+    assert unknown.startswith("no member of pool any-en: PoolUnknown; see -n (namespace speech) and --prefix; ")
+    assert unknown.endswith("`hotpool why --pool any-en` names similar and deleted pools")
 
 
 async def test_the_command_waits_for_a_node(client: Client, pick: Callable[..., Awaitable[Result]]) -> None:

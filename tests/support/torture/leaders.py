@@ -242,7 +242,7 @@ def violations(history: History, seen: dict[str, Any]) -> list[str]:
         if tuple(map(frozenset, sets)) != history.pools.get((pool, leader, version)):
             wrong.append(f"wrong members in version {version} of {pool} by leader {leader}")
     for pool, reason, complete, count in seen["nones"]:
-        if complete or reason != "PoolUnknown":
+        if complete or reason not in {"FleetUnknown", "PoolUnknown"}:
             wrong.append(f"{pool} was never empty, but: {reason}, complete: {complete}, {count} times")
     for pool, last, now, start, ended in seen["backs"]:
         if not any(begin <= ended and end >= start for begin, end in history.losses):

@@ -1,5 +1,6 @@
 """The generated definitions: equal to the committed ones, with descriptions and bounds for all fields (B11, F1)."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from crdgen import KINDS, Kind, definition, render, structural
 from localfleet.kind import REPOSITORY
 
 ROOT = REPOSITORY
+_REFERENCE = re.compile(r"\b(?:[A-H]\d{1,2}|KEP-\d+|requirements? [A-H]\d|docs/design)\b")
 EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 
 
@@ -50,6 +52,33 @@ def test_every_field_and_the_root_have_a_description(kind: Kind) -> None:
     assert schema_of(kind)["description"]
     bare = [p for p, s in fields(schema_of(kind)) if not p.endswith(("[]", "{}")) and not s.get("description")]
     assert bare == []
+
+
+@EACH_KIND
+def test_no_description_or_message_cites_an_internal_document(kind: Kind) -> None:
+    """`kubectl explain` is for people who know neither the requirements nor our decisions."""
+    shown = [(path, schema["description"]) for path, schema in fields(schema_of(kind)) if "description" in schema]
+    shown += [(path, rule["message"]) for path, rule in _rules(schema_of(kind))]
+    assert [(path, text) for path, text in shown if _REFERENCE.search(text)] == []
+
+
+@EACH_KIND
+def test_a_word_of_the_wrong_form_is_refused_with_an_example(kind: Kind) -> None:
+    """Of a pattern, the API server prints the regular expression. Only the operator writes slices."""
+    patterns = [path for path, schema in fields(schema_of(kind)) if "pattern" in schema]
+    assert patterns == ([".members[].node"] if kind.kind == "NodePoolSlice" else [])
+    for path, rule in _rules(schema_of(kind)):
+        if found := re.fullmatch(r"self\.matches\('(.*)'\)", rule["rule"]):
+            (examples,) = re.findall(r": for example (.*)$", rule["message"])
+            words = re.findall(r"[^\s,]+", re.sub(" for .*", "", examples).replace(" or ", " "))
+            pattern = found[1].replace("\\\\", "\\")
+            assert words, path
+            assert [word for word in words if word != "or" and not re.search(pattern, word)] == [], path
+
+
+def _rules(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    for path, node in fields(schema):
+        yield from ((path, rule) for rule in node.get("x-kubernetes-validations", ()))
 
 
 def _unbounded(schema: dict[str, Any]) -> bool:

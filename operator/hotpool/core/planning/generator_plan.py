@@ -3,14 +3,22 @@
 Pure. `core.generators.key_index` counts the keys that nodes offer.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from hotpool.api.generator import GeneratorStatus, NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec
-from hotpool.core.conditions import PAUSE_IGNORED, ConditionUpdate, pause_ignored, update_conditions
+from hotpool.core.conditions import (
+    PAUSE_IGNORED,
+    UNKNOWN_REQUIREMENT,
+    ConditionUpdate,
+    pause_ignored,
+    unknown_requirement,
+    update_conditions,
+)
+from hotpool.core.declared_words import Declared, Undeclared, undeclared_key, undeclared_words
 from hotpool.core.generators.admission import Admission, admit, with_refused_keys
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
@@ -21,7 +29,7 @@ MAX_COMPARED_POOLS: Final = 500
 MAX_WRITES: Final = 100
 """Bound of the writes of one plan, so that generators take turns. Each write leads to the next plan."""
 CONDITION_TYPES: Final = frozenset(
-    {"Ready", PAUSE_IGNORED, "NotAdmitted", "NameTaken", "TooManyKeys", "LanguageSetsTruncated"}
+    {"Ready", PAUSE_IGNORED, UNKNOWN_REQUIREMENT, "NotAdmitted", "NameTaken", "TooManyKeys", "LanguageSetsTruncated"}
 )
 """Conditions of a generator that the operator writes."""
 _MAX_NAMED: Final = 5
@@ -56,9 +64,19 @@ class _PoolsInUse:
 
 
 def plan_generator(
-    entry: GeneratorEntry, own: Mapping[str, Pool], names: Container[str], now: float, timestamp: str
+    entry: GeneratorEntry,
+    own: Mapping[str, Pool],
+    names: Container[str],
+    now: float,
+    timestamp: str,
+    *,
+    declared: Declared | None = None,
+    types: Collection[str] = (),
 ) -> GeneratorPlan:
-    """Plan one generator. `own`: its pools by name; `names`: of all pools; `now`: monotonic; `timestamp`: RFC 3339."""
+    """Plan one generator. `own`: its pools by name; `names`: of all pools; `now`: monotonic; `timestamp`: RFC 3339.
+
+    `declared`: attributes of all services; None: required words are not looked for. `types`: those that nodes report.
+    """
     generator = entry.generator
     if generator.paused or entry.problem:
         return GeneratorPlan({}, {}, (), _idle_status(entry, timestamp), None)
@@ -71,13 +89,14 @@ def plan_generator(
     desired = {entry.name(key): key for key in admission.admitted}
     entry.prune({*admission.admitted, *in_use.keys.values()})
     correct, incomplete = _corrections(entry, own, desired)
+    unknown = () if declared is None else unknown_requirement(_undeclared(entry, declared, types))
     missing = [name for name in desired if name not in own]
     surplus = [pool for name, pool in own.items() if name not in desired and not pool.paused]
     return GeneratorPlan(
         create={name: entry.desired_spec(desired[name]) for name in missing[:MAX_WRITES]},
         correct=correct,
         remove=tuple(surplus[:MAX_WRITES]),
-        status=_status(entry, admission, timestamp),
+        status=_status(entry, admission, timestamp, unknown),
         recheck_at=now if incomplete else in_use.next_expiry,
     )
 
@@ -122,7 +141,16 @@ def _corrections(
     return correct, False
 
 
-def _status(entry: GeneratorEntry, admission: Admission, timestamp: str) -> GeneratorStatus:
+def _undeclared(entry: GeneratorEntry, declared: Declared, types: Collection[str]) -> Iterator[Undeclared]:
+    yield from undeclared_words(entry.spec.requires.types, types, declared)
+    rule = entry.generator.spec.rule.attribute_values
+    if rule and rule.type in types:
+        yield from undeclared_key(rule.type, rule.key, declared)
+
+
+def _status(
+    entry: GeneratorEntry, admission: Admission, timestamp: str, unknown: tuple[ConditionUpdate, ...]
+) -> GeneratorStatus:
     generator = entry.generator
     if entry.rule and entry.index.refused.counts:
         admission = with_refused_keys(admission, entry.index.refused, entry.rule.refusal_reason)
@@ -130,6 +158,7 @@ def _status(entry: GeneratorEntry, admission: Admission, timestamp: str) -> Gene
     updates = [
         ConditionUpdate("Ready", "True", "Generated", f"{pools} pools, {not_admitted} not admitted"),
         *pause_ignored(generator.pause_problem),
+        *unknown,
         *_admission_conditions(admission),
         *_limit_conditions(entry),
     ]

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +14,14 @@ from hotpool.api.slice import MemberState
 from hotpool.core.address_problems import ADDRESS_CONFLICT, ADDRESS_NOT_ALLOWED, describe
 from hotpool.core.conditions import (
     PAUSE_IGNORED,
+    UNKNOWN_REQUIREMENT,
     ConditionUpdate,
     pause_ignored,
     set_conditions,
+    unknown_requirement,
     update_conditions,
 )
+from hotpool.core.declared_words import Declared, Undeclared, undeclared_words
 from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN, SHUTDOWN_MESSAGE, describe_shutdown
 from hotpool.core.matching import Criterion, has_no_requirements
 from hotpool.core.model import Liveness, Member, Node, NodeView, Pool, Slice, TypeState
@@ -29,7 +32,7 @@ from hotpool.core.slice_name import stem_and_index
 MERGE_SECONDS: Final = 60.0
 """Least time between two merges of slices of one pool (requirement D7)."""
 CONDITION_TYPES: Final = frozenset(
-    {"Ready", "MassSilence", "UnknownRequirement", "Paused", PAUSE_IGNORED, "ServiceNotAllowed", "ServiceNameTaken"}
+    {"Ready", "MassSilence", UNKNOWN_REQUIREMENT, "Paused", PAUSE_IGNORED, "ServiceNotAllowed", "ServiceNameTaken"}
 )
 """Conditions of a pool that the operator writes."""
 
@@ -64,12 +67,14 @@ def plan_pool(
     now: float,
     timestamp: str,
     *,
+    declared: Declared | None = None,
     ageing: bool = False,
     service_refusal: str = "",
 ) -> PoolPlan:
     """Plan one pool. `slices`: observed ones by name; `now`: monotonic seconds; `timestamp`: RFC 3339.
 
-    `ageing`: see `plan_members`. `service_refusal`: reason why no pool may have a Service; empty: pools may.
+    `declared`: of all services; None: required attributes are not looked for. `service_refusal`: reason why no pool
+    may have a Service; empty: pools may. `ageing`: see `plan_members`.
     """
     pool = membership.pool
     if pool.paused or pool.problem:
@@ -95,7 +100,7 @@ def plan_pool(
         _ready(pool, counts["Ready"]),
         *_mass_silence_conditions(membership, retained),
         *pause_ignored(pool.pause_problem),
-        *_unknown_types(pool, known_types),
+        *unknown_requirement(_undeclared(pool, known_types, declared)),
         *_service_conditions(membership, service_refusal),
     ]
     return PoolPlan(
@@ -215,13 +220,10 @@ def _ready(pool: Pool, ready: int) -> ConditionUpdate:
     )
 
 
-def _unknown_types(pool: Pool, known: Mapping[str, int]) -> list[ConditionUpdate]:
-    unknown = sorted(required.type for required in pool.spec.requires.types if not known.get(required.type))
-    if not unknown:
-        return []
-    return [
-        ConditionUpdate("UnknownRequirement", "True", "UnknownType", f"no node reports the types: {', '.join(unknown)}")
-    ]
+def _undeclared(pool: Pool, types: Mapping[str, int], declared: Declared | None) -> Iterator[Undeclared]:
+    known = {type_ for type_, nodes in types.items() if nodes}
+    found = undeclared_words(pool.spec.requires.types, known, declared or {})
+    return (item for item in found if declared is not None or item.reason == "UnknownType")
 
 
 def _service_conditions(membership: PoolMembership, refusal: str) -> list[ConditionUpdate]:

@@ -13,7 +13,15 @@ from hotpool.projection.functions import CommandArgs, build_call
 from hotpool.projection.keys import index_field
 from hotpool.projection.lookup.pick_options import PickOptions, PickRequest
 from hotpool.projection.lookup.protocol import LookupProtocol
-from hotpool.projection.lookup.results import NO_NODE, TRIAL_DUE, NoMember, Picked, Reason, has_limit, parse_pick
+from hotpool.projection.lookup.results import (
+    NO_NODE,
+    TRIAL_DUE,
+    WITHOUT_POOL,
+    NoMember,
+    Picked,
+    has_limit,
+    parse_pick,
+)
 from hotpool.projection.lookup.steps import Steps
 
 MAX_POOLS: Final = 32
@@ -101,7 +109,7 @@ def _no_member(names: tuple[str, ...], fields: tuple[str, ...], reply: str) -> N
     found: list[NoMember] = []
     for name, field, line in zip(names, fields, reply.split("\n"), strict=True):
         result: Any = parse_pick(name, line)
-        unknown = bool(field) and result.reason is Reason.POOL_UNKNOWN
+        unknown = bool(field) and result.reason in WITHOUT_POOL
         found.append(replace(result, pool=field) if unknown or not name else result)
     times = [result.retry_after for result in found if result.retry_after is not None]
     return replace(found[0], retry_after=min(times, default=None), candidates=tuple(found))

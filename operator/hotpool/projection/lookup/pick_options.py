@@ -115,11 +115,11 @@ class PickRequest(NamedTuple):
             return (*words, self.endpoints, field, self.max_age_ms, *self.exclude)
         return (*words, self.endpoints) if self.endpoints else words
 
-    def pool_unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as parse_freshness returns it.
-        """Return the result for a missing index field, equal to that of the function `pick` for an unknown pool."""
+    def without_pool(self, field: str, reason: Reason, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as parse_freshness returns it.
+        """Return the result for a missing index field, equal to that of the function `pick` for a missing pool."""
         limit = self.max_age_ms
         stale = limit != "" and (age is None or not complete or age * 1000 > float(limit))
-        return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NO_NODES, age, complete)
+        return NoMember(field, Reason.STALE if stale else reason, _NO_NODES, age, complete)
 
 
 _TYPE: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

@@ -20,6 +20,7 @@ from hotpool.projection.lookup.pick_options import PickOptions, PickRequest, rep
 from hotpool.projection.lookup.report_protocol import ReportProtocol, reservation_id
 from hotpool.projection.lookup.results import (
     TRIAL_DUE,
+    WITHOUT_POOL,
     Capability,
     Members,
     NoMember,
@@ -82,13 +83,13 @@ class LookupProtocol(ReportProtocol):
         cached = self._pool_names.get(field)
         if cached:
             result = yield from self._pick(cached, field, request)
-            if isinstance(result, Picked) or result.reason is not Reason.POOL_UNKNOWN:
+            if isinstance(result, Picked) or result.reason not in WITHOUT_POOL:
                 return result
-        age, complete, found = yield build_call("find", (self._keys.meta, self._keys.index), (field,))
+        age, complete, found, word = yield build_call("find", (self._keys.meta, self._keys.index), (field,))
         name = to_text(found)
         if not name:
             self._pool_names.pop(field, None)
-            return request.pool_unknown(field, *parse_freshness(age, complete))
+            return request.without_pool(field, Reason(to_text(word)), *parse_freshness(age, complete))
         if len(self._pool_names) >= _MAX_CACHED:
             self._pool_names.clear()
         self._pool_names[field] = name

@@ -25,6 +25,8 @@ _BARS = 4
 class Reason(StrEnum):
     """Reason for a pick without a node."""
 
+    FLEET_UNKNOWN = "FleetUnknown"
+    """No operator has written to the keys of this prefix and namespace, or someone deleted them."""
     POOL_UNKNOWN = "PoolUnknown"
     EMPTY = "Empty"
     ALL_EXCLUDED = "AllExcluded"
@@ -32,6 +34,10 @@ class Reason(StrEnum):
     NO_ENDPOINT = "NoEndpoint"
     FULL = "Full"
     STALE = "Stale"
+
+
+WITHOUT_POOL = frozenset({Reason.FLEET_UNKNOWN, Reason.POOL_UNKNOWN})
+"""Reasons for a pick from a pool that is not in Redis."""
 
 
 class ReportEffect(StrEnum):

@@ -51,7 +51,7 @@ local function first_of(keys, args, how, ask)
     local reply, node = ask(pool_keys, pool_args)
     if type(reply) == 'table' then return reply end -- an error
     if node then return i .. ' ' .. reply end
-    if string.find(reply, '^%- PoolUnknown ') then
+    if string.find(reply, '^%- %a+Unknown ') then
       local moved = moved_pools(keys[#keys], fields, field, pool_keys[2])
       if moved then return moved end
     end

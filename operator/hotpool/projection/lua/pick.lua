@@ -14,6 +14,12 @@ local function freshness(meta)
   return age, stored[2] == '1' and '1' or '0', stored[3] and stored[3] == stored[4], stored[5] == '1'
 end
 
+-- Returns the reason for a missing pool. A fleet is unknown while no leader has claimed it. `age`: as of freshness.
+local function reason_without_pool(meta, age)
+  if age >= 0 or (read_or_nil('HMGET', meta, 'term') or NONE)[1] then return 'PoolUnknown' end
+  return 'FleetUnknown'
+end
+
 -- Returns true if the projection has no stamp, is incomplete or is older than max_age. Without max_age it is not stale.
 local function is_stale(age, complete, max_age)
   return max_age and (age < 0 or complete ~= '1' or age > parse_number(max_age))
@@ -208,7 +214,9 @@ local function decide(keys, args, first, failures, takes_trials, room, slots)
   end
   local version, request, asked = read_pool(keys, non_empty(args[first + 3]), wish, maintained)
   local stale, fresh = is_stale(age, complete, max_age), ' ' .. age .. ' ' .. complete
-  if not version then return '- ' .. (stale and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0 0' end
+  if not version then
+    return '- ' .. (stale and 'Stale' or reason_without_pool(keys[1], age)) .. ' -' .. fresh .. ' 0 0 0 0 0'
+  end
   local state, node, services, ready, suspect = 'Ready', nil, nil, nil, 0
   local ready_excluded, suspect_excluded, ready_without, suspect_without = 0, 0, 0, 0
   if stale then

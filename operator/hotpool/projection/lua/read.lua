@@ -25,10 +25,11 @@ local function capability(keys)
   return { age, complete, redis.call('HGETALL', keys[2]) }
 end
 
--- KEYS: meta, index. ARGV: field. Returns age, complete and the name of the pool, '' for none.
+-- KEYS: meta, index. ARGV: field. Returns age, complete, the name of the pool and '', or '' and the reason for none.
 local function find(keys, args)
   local age, complete = freshness(keys[1])
-  return { age, complete, redis.call('HGET', keys[2], args[1]) or '' }
+  local name = redis.call('HGET', keys[2], args[1])
+  return { age, complete, name or '', name and '' or reason_without_pool(keys[1], age) }
 end
 
 register('find', find, { 'no-writes' })
