@@ -15,6 +15,7 @@ from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.address_problems import AddressProblem
+from hotpool.core.hardware import Hardware
 from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
 from hotpool.core.service_troubles import RefusedCommand, ServiceTrouble
@@ -175,6 +176,7 @@ class Report:
     uncounted: bool = False
     """True if a service that may have requests in progress has no number."""
     troubles: tuple[ServiceTrouble, ...] = ()
+    hardware: Hardware | None = None
 
     @property
     def holder(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
 from hotpool.core.capacity import limits_of
+from hotpool.core.hardware import Hardware
 from hotpool.core.language_pairs import NO_PAIRS
 from hotpool.core.model import KubeNode, Node, NodeView
 
@@ -86,6 +87,11 @@ def report_version(node: Node) -> tuple[str, int, int] | None:
 def types(view: NodeView) -> frozenset[str]:
     """Return the types that the node reports, ready or not."""
     return frozenset(view.node.report.types) if view.node.report else frozenset()
+
+
+def hardware(view: NodeView) -> Hardware | None:
+    """Return the hardware that the node reports."""
+    return view.node.report.hardware if view.node.report else None
 
 
 def pool_inputs(view: NodeView) -> tuple[object, ...]:
