@@ -103,7 +103,7 @@ class Agent:
         self.metrics = Metrics()
         self.reporter = Reporter(resources, self.blank, settings, self.metrics)
         self.pods = PodServices(resources, settings, self.reporter)
-        self.gpus = GpuReader(self.reporter)
+        self.gpus = GpuReader(self.reporter, store=store)
         self.endpoints = EndpointChecker(settings.interval, self.reporter)
         self.services = ServiceManager(
             options.catalogue,

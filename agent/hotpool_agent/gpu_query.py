@@ -6,7 +6,10 @@ import nothing else of the agent.
 
 import json
 import sys
-from typing import Any
+from typing import Any, Final
+
+_GPU_IS_LOST: Final = 15
+"""NVML_ERROR_GPU_IS_LOST: the GPU fell off the bus."""
 
 
 def main() -> None:
@@ -18,17 +21,24 @@ def main() -> None:
         return
     try:
         pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        _print({"gpus": [_gpu(pynvml, handle) for handle in handles]})
+        found = (_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        _print({"gpus": [gpu for gpu in found if gpu]})
     except pynvml.NVMLError as error:
         _print({"error": f"NVML: {error}"})
 
 
-def _gpu(nvml: Any, handle: Any) -> dict[str, Any]:
-    name = nvml.nvmlDeviceGetName(handle)
+def _gpu(nvml: Any, index: int) -> dict[str, Any] | None:
+    """Return a GPU; None for one that is lost."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        name, memory = nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError as error:
+        if getattr(error, "value", None) != _GPU_IS_LOST:
+            raise
+        return None
     return {
         "model": name.decode(errors="replace") if isinstance(name, bytes) else name,
-        "memoryMiB": nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20,
+        "memoryMiB": memory.total // 2**20,
     }
 
 

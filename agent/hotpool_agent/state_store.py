@@ -17,6 +17,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from hotpool.api.capability import Gpu
 from hotpool.common.atomic_file import write_atomically
 from hotpool_agent.blocking import run_blocking
 from hotpool_agent.notifier import Notifier
@@ -82,6 +83,8 @@ class State(_Version):
     """True while the owner drains the node. Only a command ends it, never a restart (requirement C5)."""
     boot: str = ""
     """Id of the boot in which the processes below were started; pids and start times may repeat after the next one."""
+    gpus: dict[str, tuple[Gpu, ...]] = {}
+    """Vendor → GPUs as last read, for the first report of the next process."""
     services: dict[str, StoredServiceState] = {}
 
 

@@ -29,6 +29,7 @@ class Actions(Simulation):
     def _publish(self, name: str) -> None:
         agent = self.agents[name]
         agent.addresses = self.addresses.get(name, [])
+        agent.hardware = self.hardware.get(name)
         stored = self.api.objects[Kind.NODE].get(name)
         if stored is None:
             stored = node_object(name)
@@ -48,6 +49,16 @@ class Actions(Simulation):
     async def do_addresses(self, name: str, addresses: list[str]) -> None:
         """Let the next report of an agent have other addresses."""
         self.addresses[name] = addresses
+
+    async def do_hardware(self, name: str, hardware: Json | None) -> None:
+        """Let the next report of an agent have other hardware; None: none, as an agent of a former release."""
+        self.hardware[name] = hardware
+
+    async def do_again(self, name: str) -> None:
+        """Report the same services."""
+        agent = self.agents.get(name)
+        if agent:
+            await self.do_report(name, agent.services, agent.refused)
 
     async def do_report(self, name: str, services: list[Json], refused: list[str]) -> None:
         """Report other services: hot-plug."""

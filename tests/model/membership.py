@@ -4,6 +4,7 @@ Written from the requirements alone (B3, B4, C3, C5, D2, D5, D8). It shares no c
 index and no state. Slow on purpose: each result is computed from the whole objects.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations, permutations
 from typing import Any
@@ -95,15 +96,36 @@ def matches(pool: Json, node: Json, usable: Collection[str]) -> bool:
     if not report or report.get("leaving") or node["metadata"]["name"] in (spec.get("excludeNodes") or ()):
         return False
     needs = spec.get("requires") or {}
-    if not any(needs.get(key) for key in ("types", "languagePairs", "nodeSelector", "hash")):
+    if not any(needs.get(key) for key in ("types", "languagePairs", "nodeSelector", "hash", "hardware")):
         return bool(needs.get("matchAll"))
     part = needs.get("hash")
     return (
         all(_offers(report, item, usable if needs_endpoints(pool) else None) for item in needs.get("types") or ())
         and _translates(report, needs.get("languagePairs"))
         and _labelled(node["metadata"].get("labels") or {}, needs.get("nodeSelector") or {})
+        and _is_large_enough(report.get("hardware") or {}, needs.get("hardware") or {})
         and (not part or hash_slot(node["metadata"]["name"], part) == part["index"])
     )
+
+
+def _is_large_enough(hardware: Json, need: Json) -> bool:
+    gpu = need.get("gpu")
+    enough = all((hardware.get(key) or 0) >= (need.get(key) or 0) for key in ("cpus", "memoryMiB"))
+    return enough and (gpu is None or _count_gpus(hardware.get("gpus") or (), gpu) >= (gpu.get("count") or 1))
+
+
+def _count_gpus(gpus: Iterable[Json], need: Json) -> int:
+    large = [gpu for gpu in gpus if (gpu.get("memoryMiB") or 0) >= (need.get("memoryMiB") or 0)]
+    models = [_words(model) for model in need.get("models") or ()]
+    return sum(not models or any(_contains(_words(gpu.get("model") or ""), model) for model in models) for gpu in large)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall("[a-z0-9]+", text.lower())
+
+
+def _contains(words: list[str], part: list[str]) -> bool:
+    return any(words[start : start + len(part)] == part for start in range(len(words)))
 
 
 def _offers(report: Json, need: Json, usable: Collection[str] | None) -> bool:

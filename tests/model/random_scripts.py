@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from tests.model.endpoint_scripts import with_endpoints
+from tests.model.hardware_scripts import with_hardware
 from tests.model.kube_nodes import OFF_TAINTS
 from tests.model.service_scripts import with_services
 from tests.support.builders import generator_object, pool_object
@@ -66,7 +67,7 @@ class ScriptBuilder:
                 self.rng.choices(list(verbs.values()), weights)[0]()
             self.steps.append(("pass", self.rng.choice([1, 1, 1, 2, 3, 6, 13])))
         steps = with_endpoints(self._with_kube_nodes(list(self._with_drains())), self.seed, self.nodes)
-        return list(with_services(steps, self.seed))
+        return list(with_services(with_hardware(steps, self.seed, self.nodes), self.seed))
 
     def _with_drains(self) -> "Iterator[Step]":
         """Yield the steps, with drains by agents between them. The other steps of a seed do not depend on them."""

@@ -77,6 +77,7 @@ class Agent:
         self.services: list[Json] = []
         self.addresses: list[str] = []
         self.refused: list[str] = []
+        self.hardware: Json | None = None
         self.leaving = False
         self.draining = False
         self.alive = True
@@ -92,6 +93,7 @@ class Agent:
             draining=self.draining,
             intervalSeconds=self.interval,
             addresses=[{"ip": ip, "source": "Route"} for ip in self.addresses],
+            hardware=self.hardware,
         )
         for item in content["capabilities"]:
             if item["type"] in self.refused:
@@ -110,6 +112,8 @@ class Simulation:
         self.api.pods = PODS
         self.addresses: dict[str, list[str]] = {}
         """Node → addresses in its agent's next report."""
+        self.hardware: dict[str, Json | None] = {}
+        """Node → hardware in its agent's next report."""
         self.agents: dict[str, Agent] = {}
         self.leases: dict[str, tuple[str, int]] = {}
         """Node → renewTime and epoch at the API server."""

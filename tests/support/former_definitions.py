@@ -40,7 +40,7 @@ def _reduce(kind: str, schema: Json) -> None:
 
 
 def _reduce_pool(spec: Json) -> None:
-    _drop(_at(spec, "requires"), "endpoint")
+    _drop(_at(spec, "requires"), "endpoint", "hardware")
     _drop(spec, "service")
     _drop_rules(spec)
 

@@ -19,7 +19,7 @@ from hotpool.api.names import LABEL_PATTERN, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-SCHEMA_REVISION: Final = 7
+SCHEMA_REVISION: Final = 8
 """Revision of the CRDs, raised with each change of their schema. The operator refuses to start on an older one."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"

@@ -54,6 +54,7 @@ MAX_PAIRS: Final = 64
 MAX_VALUES: Final = 64
 MAX_TYPES: Final = 32
 MAX_ATTRIBUTES: Final = 16
+MAX_GPUS: Final = 64
 
 GeneratedKind = Literal["LanguagePair", "ManyToOne", "LanguageSet", "AttributeValue", "Hash"]
 """Kinds of generated pools, by the rule of the generator."""
@@ -61,6 +62,8 @@ GeneratedKind = Literal["LanguagePair", "ManyToOne", "LanguageSet", "AttributeVa
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Value = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+GpuModel = Annotated[str, StringConstraints(pattern="[A-Za-z0-9]", max_length=63)]
+Minimum = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 def _rule(rule: str, message: str) -> JsonDict:
@@ -149,6 +152,40 @@ class LabelSelector(ApiModel):
     """Label requirements that must all be met."""
 
 
+class GpuRequirement(ApiModel):
+    """GPUs that the node must have. Each one that counts meets both model and memory."""
+
+    models: Annotated[tuple[GpuModel, ...], Field(max_length=MAX_VALUES, json_schema_extra=_SET)] = ()
+    """Models of which a GPU must be one, for example L4. Words of the reported name suffice: NVIDIA. Empty: any."""
+    memory_mib: Annotated[Minimum | None, Field(alias="memoryMiB")] = None
+    """Minimum memory of each GPU in MiB."""
+    count: Annotated[int, Field(ge=1, le=MAX_GPUS)] = 1
+    """Minimum number of such GPUs."""
+
+
+class HardwareRequirement(ApiModel):
+    """Minimums of the node's hardware, as its agent reports it. A value that is not reported meets none."""
+
+    model_config: ClassVar = {
+        "json_schema_extra": _rule(
+            "has(self.cpus) || has(self.memoryMiB) || has(self.gpu)",
+            "cpus, memoryMiB or gpu is required, for example gpu: {models: [L4], memoryMiB: 20000}",
+        )
+    }
+
+    cpus: Minimum | None = None
+    """Minimum number of logical processors."""
+    memory_mib: Annotated[Minimum | None, Field(alias="memoryMiB")] = None
+    """Minimum main memory in MiB."""
+    gpu: GpuRequirement | None = None
+    """GPUs that the node must have. `{}`: one of any model."""
+
+    @property
+    def states_nothing(self) -> bool:
+        """True without any minimum."""
+        return self.cpus is None and self.memory_mib is None and self.gpu is None
+
+
 class Requirements(ApiModel):
     """Requirements that a node must meet to be a member. All that are set must be met."""
 
@@ -160,6 +197,8 @@ class Requirements(ApiModel):
     """Hash bucket that the node must be in, by its name."""
     node_selector: LabelSelector | None = None
     """Labels that the NodeCapability must have."""
+    hardware: HardwareRequirement | None = None
+    """Minimums of the node's hardware."""
     endpoint: Literal["Required", "Optional"] = "Optional"
     """Required: the node must have an endpoint for each required type. Optional: it need not."""
     match_all: bool = False

@@ -32,6 +32,7 @@ class MatchIndex:
     _entries: dict[Key, PoolOrGenerator] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
+    _by_hardware: set[Key] = field(default_factory=set)
     _unmatched: dict[Key, Iterator[str]] = field(default_factory=dict)
     """Pool or generator → nodes to match it with: all if its spec is new, else those that fell silent."""
     _silent: list[str] = field(default_factory=list)
@@ -44,6 +45,8 @@ class MatchIndex:
             self._by_type[type_].add(key)
         if entry.needs_pairs:
             self._by_pairs.add(key)
+        if entry.spec.requires.hardware:
+            self._by_hardware.add(key)
         entry.matched, self._unmatched[key] = False, iter(tuple(nodes))
 
     def remove(self, key: Key) -> None:
@@ -53,6 +56,7 @@ class MatchIndex:
             if not self._by_type[type_]:
                 del self._by_type[type_]
         self._by_pairs.discard(key)
+        self._by_hardware.discard(key)
         self._unmatched.pop(key, None)
 
     def affected(self, before: NodeView, after: NodeView) -> Collection[Key]:
@@ -64,6 +68,8 @@ class MatchIndex:
             affected |= self._by_type.get(type_, set())
         if (before.pairs, before.semantic_pairs) != (after.pairs, after.semantic_pairs):
             affected |= self._by_pairs
+        if self._by_hardware and node_view.hardware(before) != node_view.hardware(after):
+            affected |= self._by_hardware
         return affected
 
     def add(self, name: str, view: NodeView) -> set[Key]:

@@ -13,6 +13,7 @@ from typing import Final, cast
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import (
     AttributeRequirement,
+    HardwareRequirement,
     HashRequirement,
     LabelExpression,
     LabelSelector,
@@ -23,6 +24,7 @@ from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
 from hotpool.common.hashing import slot
 from hotpool.core.address_problems import host_and_port
+from hotpool.core.hardware import minimums
 from hotpool.core.kube_node_health import describe_shutdown
 from hotpool.core.language_pairs import Pairs
 from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
@@ -41,6 +43,7 @@ class Criterion(StrEnum):
     EMPTY_REQUIREMENTS = "EmptyRequirements"
     NODE_SELECTOR = "NodeSelector"
     HASH = "Hash"
+    HARDWARE = "Hardware"
     TYPE = "TypeNotReady"
     ATTRIBUTE = "Attribute"
     LANGUAGE_PAIR = "LanguagePair"
@@ -147,6 +150,8 @@ def _predicates(spec: Spec) -> Iterator[Predicate]:
         yield _selector_predicate(requires.node_selector)
     if requires.hash:
         yield _hash_predicate(requires.hash)
+    if requires.hardware:
+        yield from _hardware_predicates(requires.hardware)
     for required in requires.types:
         yield _type_predicate(required.type)
         if required.attributes:
@@ -163,7 +168,8 @@ def has_no_requirements(spec: Spec) -> bool:
     requires = spec.requires
     selector = requires.node_selector
     selecting = selector is not None and bool(selector.match_labels or selector.match_expressions)
-    return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
+    sized = requires.hardware is not None and not requires.hardware.states_nothing
+    return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or sized or selecting)
 
 
 _report_of: Final = cast("Callable[[NodeView], Report]", attrgetter("node.report"))
@@ -237,6 +243,17 @@ def _hash_predicate(required: HashRequirement) -> Predicate:
         lambda view: slot_of(view) == required.index,
         lambda view: f"part {slot_of(view)}",
     )
+
+
+def _hardware_predicates(required: HardwareRequirement) -> Iterator[Predicate]:
+    for minimum in minimums(required):
+        met, observed = minimum.met, minimum.observed
+        yield Predicate(
+            Criterion.HARDWARE,
+            minimum.required,
+            lambda view, met=met: met(_report_of(view).hardware),  # type: ignore[misc]
+            lambda view, observed=observed: observed(_report_of(view).hardware),  # type: ignore[misc]
+        )
 
 
 def _type_predicate(type_: str) -> Predicate:

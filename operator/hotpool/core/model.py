@@ -16,6 +16,7 @@ from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.address_problems import AddressProblem
 from hotpool.core.declared_words import ServiceWords
+from hotpool.core.hardware import Hardware
 from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
 from hotpool.core.service_troubles import RefusedCommand, ServiceTrouble
@@ -177,6 +178,7 @@ class Report:
     """True if a service that may have requests in progress has no number."""
     troubles: tuple[ServiceTrouble, ...] = ()
     declared: frozenset[ServiceWords] = frozenset()
+    hardware: Hardware | None = None
 
     @property
     def holder(self) -> str:

@@ -10,6 +10,9 @@ from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
 from hotpool.core.capacity import limits_of
 from hotpool.core.declared_words import ServiceWords
+
+
+from hotpool.core.hardware import Hardware
 from hotpool.core.language_pairs import NO_PAIRS
 from hotpool.core.model import KubeNode, Node, NodeView
 
@@ -92,6 +95,11 @@ def types(view: NodeView) -> frozenset[str]:
 def declared(view: NodeView) -> frozenset[ServiceWords]:
     """Return the words that the node's services declare, in whatever state they are."""
     return view.node.report.declared if view.node.report else frozenset()
+
+
+def hardware(view: NodeView) -> Hardware | None:
+    """Return the hardware that the node reports."""
+    return view.node.report.hardware if view.node.report else None
 
 
 def pool_inputs(view: NodeView) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from hotpool.api.languages import normalise_language, normalise_languages
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.common.ip_addresses import canonical_ip
 from hotpool.core.declared_words import service_words
+from hotpool.core.hardware import Gpu, Hardware, words_of
 from hotpool.core.model import NodeAddress, PodReference, Report, Rule, ServiceEndpoint, ServiceOffer, TypeState
 from hotpool.core.service_troubles import ServiceTrouble
 
@@ -87,7 +88,15 @@ def _report(raw: capability.Report) -> Report:
         declared=frozenset(map(service_words, raw.services)),
         troubles=tuple(map(_trouble, filter(_is_troubled, raw.services))),
         uncounted=any(service.state in _IN_PROGRESS and service.in_flight is None for service in raw.services),
+        hardware=_hardware(raw.hardware) if raw.hardware else None,
     )
+
+
+@lru_cache(maxsize=256)
+def _hardware(raw: capability.Hardware) -> Hardware:
+    """Return the hardware. Cached: a fleet has few different machines."""
+    gpus = tuple(Gpu(gpu.model, gpu.memory_mib, words_of(gpu.model)) for gpu in raw.gpus)
+    return Hardware(raw.cpus, raw.memory_mib, gpus)
 
 
 def _is_troubled(service: capability.Service) -> bool:

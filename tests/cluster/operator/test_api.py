@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from localfleet.catalogue import service
 from localfleet.fleet import Fleet
@@ -123,6 +124,15 @@ TEMPLATE, UNNAMED = {"spec": service_of("asr", name="one")}, {"spec": service_of
         ("NodePool", "p", service_of("asr", "asr"), "Duplicate value"),
         ("NodePool", "p", service_of("asr", "nmt", port=80), "two ports have the same number"),
         ("NodePool", "p", service_of("asr", clusterIP="10.96.0.1"), "supported values"),
+        ("NodePool", "p", {"requires": {"hardware": {}}}, "cpus, memoryMiB or gpu is required, for example"),
+        ("NodePool", "p", {"requires": {"hardware": {"gpu": {"models": ["--"]}}}}, "should match"),
+        ("NodePool", "p", {"requires": {"hardware": {"gpu": {"count": 0}}}}, "greater than or equal to 1"),
+        (
+            "NodePoolGenerator",
+            "g",
+            {"rule": {"hash": {"count": 2}}, "template": {"spec": {"requires": {"hardware": {"memoryMiB": 0}}}}},
+            "greater than or equal to 1",
+        ),
         (
             "NodePool",
             "p",
@@ -143,6 +153,17 @@ def test_an_invalid_object_is_refused_with_the_reason(
     body = {"apiVersion": "hotpool.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
     with pytest.raises(RuntimeError, match=message):
         fleet.apply(body)
+
+
+def test_the_pool_of_the_page_about_gpus_is_stored_and_one_gpu_is_the_default(fleet: Fleet) -> None:
+    page = (REPOSITORY / "docs/how-to/gpu-pools.md").read_text(encoding="utf-8")
+    body = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    for written, count in ((body["spec"]["requires"]["hardware"]["gpu"], 2), ({}, 1)):
+        body["spec"]["requires"]["hardware"]["gpu"] = written
+        fleet.apply(body)
+        found = fleet.get("nodepools", "llm-large")
+        assert found
+        assert found["spec"]["requires"]["hardware"]["gpu"] == {**written, "count": count}
 
 
 def test_slice_size_is_immutable_and_other_fields_can_change(fleet: Fleet) -> None:

@@ -116,3 +116,15 @@ def test_a_drain_and_its_end_take_effect_at_once(running: Fleet) -> None:
     running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":false}}')
     for name in (*SERVICES, "zh-en"):
         wait_for(f"ready in {name}", lambda name=name: published(running, name, BOTH))  # type: ignore[misc]
+
+
+def test_reported_hardware_decides_about_pools_that_require_some(running: Fleet) -> None:
+    none = [{"reason": "Hardware", "count": 2}]
+
+    def excluded(name: str) -> Any:
+        return ((running.get("nodepools", name) or {}).get("status") or {}).get("excluded")
+
+    running.apply(pool("large", types=[{"type": "asr"}], hardware={"cpus": 1, "memoryMiB": 1}))
+    running.apply(pool("huge", types=[{"type": "asr"}], hardware={"cpus": 1, "memoryMiB": 2**31 - 1}))
+    wait_for("both nodes are in large", lambda: published(running, "large", BOTH), 60)
+    wait_for("huge has no node", lambda: excluded("huge") == none)

@@ -31,7 +31,7 @@ exec((FOLDER / "act").read_text())
 
 
 class NVMLError(Exception):
-    pass
+    value = 9
 
 
 def nvmlInit():
@@ -44,7 +44,12 @@ def nvmlDeviceGetCount():
 
 
 def nvmlDeviceGetHandleByIndex(index):
-    return json.loads((FOLDER / "gpus").read_text())[index]
+    found = json.loads((FOLDER / "gpus").read_text())[index]
+    if found[0] == "lost":
+        error = NVMLError("GPU is lost")
+        error.value = 15
+        raise error
+    return found
 
 
 def nvmlDeviceGetName(handle):
@@ -71,7 +76,7 @@ class FakeNvml:
         (folder / "dev" / "nvidiactl").touch()
         os.mkfifo(folder / "fifo")
         (folder / "pynvml.py").write_text(NVML.format(folder=str(folder)))
-        self.plan = ReadPlan(seconds=20, devices=folder / "dev")
+        self.plan = ReadPlan(seconds=20, devices=folder / "dev", sysfs=folder / "sys")
         self.act("")
         self.has(("NVIDIA L4", 24576))
 
@@ -131,6 +136,15 @@ async def test_gpus_are_read_and_only_a_change_is_told(nvml: FakeNvml) -> None:
         reader.request()
         await eventually(lambda: len(reader.gpus) == 2, 20)
     assert changes.seen == [(L4,), (L4, Gpu(model="NVIDIA L40S", memory_mib=46068))]
+
+
+async def test_a_gpu_that_fell_off_the_bus_is_left_out(nvml: FakeNvml) -> None:
+    async with reading(nvml.plan) as reader:
+        await eventually(lambda: reader.gpus == (L4,), 20)
+        nvml.has(("lost", 0), ("NVIDIA L40S", 46068))
+        reader.request()
+        await eventually(lambda: reader.gpus == (Gpu(model="NVIDIA L40S", memory_mib=46068),), 20)
+        assert reader.problem is None
 
 
 async def test_gpus_are_read_again_after_a_period(nvml: FakeNvml) -> None:

@@ -168,6 +168,10 @@ def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Diagno
             remedy = f"require something in spec.requires of nodepool {pool.meta.name}, or set matchAll: true"
         case Criterion.HASH:
             remedy = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
+        case Criterion.HARDWARE:
+            least = f"require less in spec.requires.hardware of nodepool {pool.meta.name}"
+            status = f"look at hotpool-agent status on {name}, which has the problem gpus if they cannot be read"
+            remedy = f"{status}, or {least}"
         case _:
             pass
     return Diagnosis(observed, since, (remedy,) if remedy and not finding.met else ())

@@ -55,6 +55,18 @@ def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, 
     return {**body, "state": state, **more}
 
 
+def test_hardware_that_is_missing_or_unknown_names_what_to_look_at_and_what_to_change() -> None:
+    spec = pool("p", requires={"hardware": {"cpus": 8, "gpu": {"models": ["L4"]}}})
+    answer = explained(report(ASR, hardware={"cpus": 8, "gpus": []}), spec)
+    assert observed(answer, Criterion.HARDWARE) == "8 CPUs"
+    assert [(item.met, item.observed) for item in answer.requirements if item.criterion is Criterion.HARDWARE] == [
+        (True, "8 CPUs"),
+        (False, "no GPU reported"),
+    ]
+    status = "look at hotpool-agent status on n, which has the problem gpus if they cannot be read"
+    assert remedies_of(answer) == [f"{status}, or require less in spec.requires.hardware of nodepool p"]
+
+
 def test_a_member_meets_every_requirement_with_times() -> None:
     answer = explained(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Member("n", "Ready", "t0"))
     assert (answer.membership, answer.first_unmet, remedies_of(answer)) == (MembershipState.MEMBER, None, [])
