@@ -17,7 +17,10 @@ MODELS = {"NodePool": NodePool, "NodePoolGenerator": NodePoolGenerator}
 
 
 def examples() -> list[dict[str, Any]]:
-    return [body for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) for body in yaml.safe_load_all(block)]
+    """Return the manifests of the reference and of the how-to that is about pools."""
+    text = PAGE + (REPOSITORY / "docs/how-to/roll-out.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+    return [body for block in blocks for body in yaml.safe_load_all(block)]
 
 
 def unknown(schema: dict[str, Any], value: Any, path: str = "") -> Iterator[str]:
