@@ -29,6 +29,7 @@ lint: venv ## Style, types, layers, generated files
 	@$(BIN)/mypy
 	@PYTHONPATH=tools $(BIN)/lint-imports
 	@export PYTHONPATH=tools; $(BIN)/python -m crdgen --check crds && $(BIN)/python -m crdgen --check charts/hotpool/crds
+	@PYTHONPATH=tools $(BIN)/python -m field_reference --check docs/reference/pools.md
 	@PYTHONPATH=tools $(BIN)/python -m chart --check
 	@$(BIN)/python tools/vocabulary.py
 
@@ -64,8 +65,9 @@ soak-pools: venv ## Thousands of courses against the oracle of membership, witho
 bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
 	@PYTHONPATH=.:tools $(BIN)/python -m benchmarks $(ARGS)
 
-crds: venv ## Generate crds/ from the models in operator/hotpool/api
+crds: venv ## Generate crds/ and the tables of docs/reference/pools.md from the models in operator/hotpool/api
 	@export PYTHONPATH=tools; $(BIN)/python -m crdgen crds && $(BIN)/python -m crdgen charts/hotpool/crds
+	@PYTHONPATH=tools $(BIN)/python -m field_reference docs/reference/pools.md
 
 chart: venv ## Generate the chart's table of values from values.schema.json
 	@PYTHONPATH=tools $(BIN)/python -m chart

@@ -120,7 +120,16 @@ async def read_api() -> AsyncIterator[ReadApi]:
 
 def viewer_rules(kind: str) -> list[dict[str, Any]]:
     """Return the rules of the viewer's Role or ClusterRole in the chart; these rules contain no template."""
-    text = (REPOSITORY / "charts/hotpool/templates/viewer/rbac.yaml").read_text()
+    return _rules("viewer/rbac.yaml", kind)
+
+
+def maintainer_rules() -> list[dict[str, Any]]:
+    """Return the rules of Role hotpool-maintainer in the chart; these rules contain no template."""
+    return _rules("viewer/maintainer.yaml", "Role")
+
+
+def _rules(template: str, kind: str) -> list[dict[str, Any]]:
+    text = (REPOSITORY / "charts/hotpool/templates" / template).read_text()
     (part,) = (part for part in text.split("\n---\n") if f"\nkind: {kind}\n" in part)
     rules: list[dict[str, Any]] = yaml.safe_load(part[part.index("\nrules:\n") :])["rules"]
     return rules

@@ -286,6 +286,22 @@ class Fleet:
         self._account("viewer")
         return self._kubeconfig("hotpool-viewer")
 
+    def maintainer(self) -> Path:
+        """Return a kubeconfig of an account with the chart's Role for maintainers, and no other."""
+        self._account("viewer")
+        group, name = "rbac.authorization.k8s.io", "maintainer"
+        self.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}},
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": "hotpool-maintainer"},
+                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}],
+            },
+        )
+        return self._kubeconfig(name)
+
     def close(self) -> None:
         """End every process, also services that outlive their agents, and remove the folder. The namespace stays."""
         atexit.unregister(self.close)

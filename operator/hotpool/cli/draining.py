@@ -15,7 +15,7 @@ from hotpool.kube.reader import Reader
 
 Json = Mapping[str, Any]
 
-ROLE: Final = "that may get, list and patch nodecapabilities"
+ROLE: Final = "hotpool-maintainer"
 
 
 async def set_drain(connection: Connection, fleet: FleetOptions, node: str, *, drain: bool) -> None:

@@ -1,9 +1,9 @@
 """Reads for `hotpool events`: what each source knows of a pool, a node or the fleet (F8)."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any
 
 from hotpool.cli.options import CommandError, FleetOptions, RedisOptions
 from hotpool.cli.timeline import Entry, Source, Subject, from_events, from_log, from_redis
@@ -11,12 +11,6 @@ from hotpool.common import exit_codes
 from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Kind
 from hotpool.kube.reader import Reader
-
-if TYPE_CHECKING:
-    from hotpool.lookup import Lookup, Transition
-
-_CONCURRENT: Final = 16
-"""Reads of Redis at a time."""
 
 
 async def read_sources(
@@ -48,25 +42,15 @@ def _required_types(pool: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(str(item.get("type")) for item in required)
 
 
-async def _redis(redis: RedisOptions, namespace: str, nodes: Iterable[str], subject: Subject) -> Source:
+async def _redis(redis: RedisOptions, namespace: str, nodes: Sequence[str], subject: Subject) -> Source:
     """Return the histories in Redis, or the reason why they cannot be read."""
     from hotpool.lookup import LookupUnavailableError
 
     try:
         async with redis.lookup(namespace) as lookup:
-            return from_redis(await _histories(lookup, nodes), subject)
+            return from_redis(await lookup.histories(nodes), subject)
     except (LookupUnavailableError, ValueError) as error:
         return Source("Redis", problem=str(error))
-
-
-async def _histories(lookup: "Lookup", nodes: Iterable[str]) -> "dict[str, tuple[Transition, ...]]":
-    limit = asyncio.Semaphore(_CONCURRENT)
-
-    async def one(node: str) -> "tuple[str, tuple[Transition, ...]]":
-        async with limit:
-            return node, await lookup.transitions(node)
-
-    return dict(await asyncio.gather(*map(one, nodes)))
 
 
 async def _names(reader: Reader, kind: Kind) -> list[str]:

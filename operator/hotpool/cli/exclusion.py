@@ -17,7 +17,7 @@ from hotpool.kube.reader import Reader
 
 Json = Mapping[str, Any]
 
-_ROLE: Final = "that may get, list and patch nodepools, and get and list nodecapabilities"
+_ROLE: Final = "hotpool-maintainer"
 
 
 def set_exclusion(command: str, fleet: FleetOptions, pool: str, node: str, *, excluded: bool) -> None:

@@ -20,7 +20,7 @@ from hotpool.kube.reader import Reader
 Json = Mapping[str, Any]
 Desired = Literal["Running", "Stopped"]
 
-_ROLE: Final = "that may get, list and patch nodecapabilities"
+_ROLE: Final = "hotpool-maintainer"
 _ID_BYTES: Final = 8
 _LEAST_SIMILARITY: Final = 0.6
 

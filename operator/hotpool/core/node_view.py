@@ -10,8 +10,6 @@ from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
 from hotpool.core.capacity import limits_of
 from hotpool.core.declared_words import ServiceWords
-
-
 from hotpool.core.hardware import Hardware
 from hotpool.core.language_pairs import NO_PAIRS
 from hotpool.core.model import KubeNode, Node, NodeView

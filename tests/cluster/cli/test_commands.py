@@ -213,8 +213,11 @@ def test_status_is_healthy_until_no_operator_leads(running: Fleet, hotpool: Run)
 def test_a_node_is_excluded_and_its_services_are_stopped_and_started_by_one_command_each(
     running: Fleet, hotpool: Run
 ) -> None:
+    """Role hotpool-maintainer of the chart has the rights; others are refused."""
+    maintainer = running.maintainer()
+
     def run(*words: str, code: int = 0) -> str:
-        result = hotpool(*words, kubeconfig=running.admin)
+        result = hotpool(*words, kubeconfig=maintainer)
         assert result.returncode == code, result.stderr
         return result.stdout or result.stderr
 
@@ -231,6 +234,21 @@ def test_a_node_is_excluded_and_its_services_are_stopped_and_started_by_one_comm
     assert run("start", "edge-1", "piper", "--timeout", "60") == "edge-1: piper is Running\n"
     wait_for("it is in again", lambda: published(running, "zh-en", BOTH))
     assert run("start", "edge-1", "pipe", code=5) == "hotpool start: edge-1 has no service pipe; similar: piper\n"
+    assert run("drain", "edge-1") == "edge-1: draining\n"
+    wait_for("it drains", lambda: running.members("zh-en") == {"edge-1": "Draining", "edge-2": "Ready"})
+    assert run("undrain", "edge-1") == "edge-1: not draining\n"
+    refused = hotpool("drain", "edge-1", kubeconfig=running.viewer())
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
+    assert "patch nodecapabilities/edge-1" in refused.stderr
+    assert "Role hotpool-maintainer" in refused.stderr
+    account = f"system:serviceaccount:{running.namespace}:maintainer"
+    for words in (
+        ("create", "nodepools"),
+        ("patch", "nodecapabilities", "--subresource=status"),
+        ("delete", "nodecapabilities"),
+    ):
+        with pytest.raises(RuntimeError):
+            running.kubectl("auth", "can-i", *words, "--as", account)
     running.agents["edge-2"].kill()
     assert "waiting for the agent" in run("stop", "edge-2", "piper", "--timeout", "0.1", code=1)
 

@@ -162,7 +162,7 @@ def test_a_rotation_keeps_the_former_credential_until_the_new_one_was_used(enrol
     assert first.send(WRITE).status == 200
     enroller.use(second)
     result = enroller.run("-o", str(enroller.file))
-    assert "The former credential is deleted" in result.stdout
+    assert "the former credential is deleted" in result.stdout
     assert (len(enroller.secrets()), enroller.credential().token) == (1, second.token)
     wait_for("the former is refused", lambda: first.send(WRITE).status == 401, TOKEN_CACHE_SECONDS)
     assert second.send(WRITE).status == 200

@@ -1,6 +1,7 @@
 """Validation by the API server, and the samples (requirements B7, B11, D2, F1)."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -207,3 +208,11 @@ def test_a_pool_without_requirements_has_a_condition_and_kubectl_wait_works(flee
     wait_for("EmptyRequirements", lambda: "EmptyRequirements" in reasons("nothing"))
     wait_for("UnknownRequirement", lambda: "UnknownType" in reasons("future"))
     assert fleet.members("nothing") == {}
+
+
+def test_the_examples_of_the_reference_are_accepted(fleet: Fleet) -> None:
+    page = (REPOSITORY / "docs/reference/pools.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) > 3
+    for text in blocks:
+        fleet.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)

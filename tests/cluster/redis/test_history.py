@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from redis.crc import key_slot
@@ -15,9 +15,8 @@ from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.documents import NodeDocument
 from hotpool.projection.history import MAX_TRANSITIONS, encode
 from hotpool.projection.keys import FleetKeys
-
-if TYPE_CHECKING:
-    from localfleet.redis_server import RedisServer
+from hotpool.projection.lookup import client as lookup_client
+from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
 NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
@@ -39,6 +38,36 @@ async def test_transitions_are_read_newest_first(client: Client, lookup: Lookup)
     found = await lookup.capability("edge-1")
     assert found
     assert set(found.types) == {"asr"}
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+async def test_histories_of_many_nodes_are_read_in_bounded_pipelines(
+    cluster: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = [f"edge-{number}" for number in range(5)]
+    with RedisServer(cluster=cluster) as own:
+        client = connect(own.url, cluster=cluster)
+        writer, lookup = await claimed_writer(client), Lookup(client, namespace="speech")
+        for number in (0, 3):
+            await writer.append_history(nodes[number], [encode(at(number))])
+        monkeypatch.setattr(lookup_client, "_PIPELINED", 2)
+        pipeline = Mock(side_effect=client.pipeline)
+        monkeypatch.setattr(client, "pipeline", pipeline)
+        assert await lookup.histories(nodes) == {
+            node: (at(number),) if number in {0, 3} else () for number, node in enumerate(nodes)
+        }
+        assert pipeline.call_count == 3
+        await client.execute_command("SET", KEYS.history("edge-4"), "garbage")
+        with pytest.raises(LookupUnavailableError, match="WRONGTYPE"):
+            await lookup.histories(nodes)
+        await client.aclose()
+
+
+async def test_histories_without_any_fail_if_no_operator_writes_to_this_redis(lookup: Lookup) -> None:
+    assert await lookup.histories([]) == {}
+    with pytest.raises(LookupUnavailableError):
+        await lookup.histories(["edge-1"])
 
 
 async def test_only_the_last_ten_are_kept(client: Client, lookup: Lookup) -> None:

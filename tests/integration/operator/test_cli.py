@@ -28,7 +28,7 @@ from tests.support.builders import (
     slice_object,
 )
 from tests.support.old_redis import VERSION, old_redis
-from tests.support.read_api import ReadApi, read_api, viewer_rules
+from tests.support.read_api import ReadApi, maintainer_rules, read_api, viewer_rules
 
 from hotpool import __version__
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
@@ -516,14 +516,46 @@ QUERIES: Final = [
 async def test_all_commands_together_need_exactly_the_rights_of_the_viewer(hotpool: Run, reads: ReadApi) -> None:
     for words in [*QUERIES, ("why", "edge-x", "zh-en"), ("why", "edge-1", "zh-ex")]:
         await hotpool(*words, text=DIFF)
-    allowed = {
+    definitions = {("get", "apiextensions.k8s.io", "customresourcedefinitions")}
+    assert reads.requests - definitions == rights_of(viewer_rules("Role"))
+
+
+def rights_of(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Return verb, group and resource of everything that the rules allow."""
+    return {
         (verb, group, resource)
-        for rule in viewer_rules("Role")
+        for rule in rules
         for verb in rule["verbs"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert reads.requests - {("get", "apiextensions.k8s.io", "customresourcedefinitions")} == allowed
+
+
+VERBS: Final = [
+    ("stop", "edge-1", "whisper", "--timeout", "0"),
+    ("start", "edge-1", "whisper", "--timeout", "0"),
+    ("drain", "edge-1"),
+    ("undrain", "edge-1"),
+    ("exclude", "asr", "edge-1"),
+    ("include", "asr", "edge-1"),
+]
+"""Commands that change the spec of a node or pool."""
+
+
+async def test_all_verbs_together_need_exactly_the_rights_of_a_maintainer(hotpool: Run, reads: ReadApi) -> None:
+    for words in [*VERBS, ("drain", "edge-x"), ("include", "speech/zh-en", "edge-1")]:
+        await hotpool(*words)
+    assert {(verb.lower(), *rest) for verb, *rest in reads.requests} == rights_of(maintainer_rules())
+
+
+@pytest.mark.parametrize("words", VERBS)
+async def test_a_refused_verb_is_one_line_with_the_role_to_ask_for(
+    hotpool: Run, reads: ReadApi, words: tuple[str, ...]
+) -> None:
+    reads.refused = dict.fromkeys(reads.objects, 403)
+    result = await hotpool(*words)
+    assert (result.code, result.out, len(result.err.splitlines())) == (4, "", 1)
+    assert "in namespace fleet: ask for Role hotpool-maintainer" in result.err
 
 
 @pytest.mark.parametrize("words", QUERIES)

@@ -35,7 +35,7 @@ async def create_or_rotate(accounts: ServiceAccounts, options: "EnrollOptions") 
         await accounts.create_secret(manifests.secret(step.new_name, node, step.serial))
     newest = await steps.wait_for_token(accounts, node, step.newest.name if step.newest else step.new_name)
     _write_kubeconfig(accounts, options, newest)
-    _print_next_steps(options, step)
+    options.progress(*result_lines(step, options))
     if options.wait is not None:
         await _wait(accounts, options, newest, step.former)
 
@@ -62,23 +62,31 @@ def _write_kubeconfig(accounts: ServiceAccounts, options: "EnrollOptions", newes
         click.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
 
-def _print_next_steps(options: "EnrollOptions", step: manifests.RotationStep) -> None:
+def result_lines(step: manifests.RotationStep, options: "EnrollOptions") -> tuple[str, ...]:
+    """Return what the run did with the credentials, when each of them ends, and what comes next."""
     place = str(options.file) if options.file else "standard output"
-    command_line = f"hotpool enroll {options.node} -n {options.fleet.namespace}"
+    again = f"hotpool enroll {options.node} -n {options.fleet.namespace} -o {options.output}"
     if step.retired:
-        options.progress(f"The former credential is deleted; {place} has the one in use. To rotate: {command_line}")
-    elif step.former:
-        options.progress(
-            f"A second credential is in {place}; the former is valid until this one has been used.",
+        return (
+            "Rotated: the former credential is deleted, and is refused within 10 s.",
+            f"{place} has the one in use, which does not expire. To rotate again: {again}",
+        )
+    if step.former:
+        begun = "Rotation begun" if step.newest is None else "Rotation continues, nothing new is created"
+        return (
+            f"{begun}: a second credential is in {place}; it does not expire.",
+            "The former one ends when it is deleted: by the next run, or --wait, after the first use of this one.",
             "Replace the former file on the node (a running agent reloads it), then delete the former credential:",
-            f"  {command_line} -o {options.output}",
+            f"  {again}",
         )
-    else:
-        options.progress(
-            f"The credential is in {place}. It can write the reports of {options.node}: keep it secret.",
-            "Copy it to the node, and start the agent:",
-            f"  hotpool-agent run --node {options.node} --kubeconfig {options.output} --catalogue node.yaml",
-        )
+    repeated = "It is the same as before: it was never used, so nothing is rotated. " if step.newest else ""
+    revoke = f"hotpool enroll {options.node} -n {options.fleet.namespace} --revoke"
+    return (
+        f"The credential is in {place}. It can write the reports of {options.node}: keep it secret.",
+        f"{repeated}It does not expire; to end it: {revoke}",
+        "Copy it to the node, and start the agent:",
+        f"  hotpool-agent run --node {options.node} --kubeconfig {options.output} --catalogue node.yaml",
+    )
 
 
 async def _wait(

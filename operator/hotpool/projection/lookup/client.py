@@ -17,12 +17,15 @@ from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text, parse_history
 from hotpool.projection.lookup.report_options import FailureKind
 from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps, T
 from hotpool.projection.lookup.wait_protocol import block_ms
 from hotpool.projection.lookup.wait_room import WaitRoom
+
+_PIPELINED = 500
+"""Maximum of commands in one pipeline, which bounds the reply that is held in memory."""
 
 
 class Lookup(BaseLookup[Client, WaitRoom]):
@@ -123,6 +126,24 @@ class Lookup(BaseLookup[Client, WaitRoom]):
         For people: only Redis stores them, so a flush deletes them.
         """
         return await self._run(self._protocol.transitions(node))
+
+    async def histories(self, nodes: Sequence[str]) -> dict[str, tuple[Transition, ...]]:
+        """Return node → its last transitions, as `transitions`, in one round trip for each 500 nodes."""
+        found: dict[str, tuple[Transition, ...]] = {}
+        try:
+            for start in range(0, len(nodes), _PIPELINED):
+                batch = nodes[start : start + _PIPELINED]
+                async with self._slots:
+                    pipeline = self._client.pipeline(transaction=False)
+                    for node in batch:
+                        pipeline.execute_command(*self._protocol.call_history(node))
+                    replies = await pipeline.execute()
+                found.update(zip(batch, map(parse_history, replies), strict=True))
+        except FAILURES as error:
+            raise LookupUnavailableError(await self._explain(error)) from None
+        if nodes and not any(found.values()):
+            await self.capability(nodes[0])  # fails if no operator writes to this Redis
+        return found
 
     async def ejections(self) -> tuple[Ejection, ...]:
         """Return the services that dispatchers reported as failing, for people and tests. A pick does not need it."""

@@ -217,7 +217,16 @@ class LookupProtocol(ReportProtocol):
 
     def transitions(self, node: str) -> Steps[tuple[Transition, ...]]:
         """Read the last transitions of a node. Without any, check that an operator writes to this Redis at all."""
-        result = yield ("LRANGE", self._keys.history(node), 0, MAX_TRANSITIONS - 1)
+        result = yield self.call_history(node)
         if not result:
             yield from self.capability(node)
-        return tuple(decode_valid(map(to_text, result)))
+        return parse_history(result)
+
+    def call_history(self, node: str) -> CommandArgs:
+        """Return the command that reads the last transitions of a node."""
+        return ("LRANGE", self._keys.history(node), 0, MAX_TRANSITIONS - 1)
+
+
+def parse_history(reply: Sequence[Any]) -> tuple[Transition, ...]:
+    """Decode the last transitions of a node, without invalid ones."""
+    return tuple(decode_valid(map(to_text, reply)))

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpool.api.names import NODE_NAME_MAX
+from hotpool.cli.enroll import EnrollOptions
 from hotpool.cli.enrollment import kubeconfig_file
 from hotpool.cli.enrollment.manifests import Credential, ForeignError, credential, kubeconfig, next_step, secret_names
+from hotpool.cli.enrollment.rotation import result_lines
+from hotpool.cli.options import FleetOptions
 from hotpool.common.atomic_file import write_atomically
 
 NAMES = secret_names("edge-1")
@@ -43,6 +46,26 @@ def test_the_former_is_deleted_after_the_newest_was_used_and_none_is_created() -
     former, newest = stored_credential(B, 7, used=True), stored_credential(A, 8, used=True)
     step = next_step(NAMES, [newest, former])
     assert (step.newest, step.new_name, step.former, step.retired) == (newest, "", None, former)
+
+
+@pytest.mark.parametrize(
+    ("stored", "first", "end"),
+    [
+        ([], "The credential is in k.", "It does not expire; to end it: hotpool enroll edge-1 -n speech --revoke"),
+        ([(A, 1, False)], "The credential is in k.", "It is the same as before: it was never used, so nothing is rota"),
+        ([(A, 1, True)], "Rotation begun: a second credential is in k; it does", "The former one ends when it is dele"),
+        ([(A, 1, True), (B, 2, False)], "Rotation continues, nothing new is", "The former one ends when it is delet"),
+        ([(A, 1, True), (B, 2, True)], "Rotated: the former credential is deleted, and is", "k has the one in use, wh"),
+    ],
+)
+def test_a_run_says_whether_it_rotates_and_when_each_credential_ends(
+    stored: list[tuple[str, int, bool]], first: str, end: str
+) -> None:
+    step = next_step(NAMES, [stored_credential(name, serial, used=used) for name, serial, used in stored])
+    options = EnrollOptions("edge-1", FleetOptions("speech", None, None), "k", None, None)
+    lines = result_lines(step, options)
+    assert lines[0].startswith(first)
+    assert lines[1].startswith(end)
 
 
 @given(st.lists(st.sampled_from(["run", "use"]), max_size=30))
