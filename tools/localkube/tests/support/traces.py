@@ -70,7 +70,12 @@ def _namespaces(folder: Path, own: set[str]) -> frozenset[str]:
 
 
 def _is_of_another(process: Path, folder: Path, own: set[str]) -> bool:
-    """Return True for a program of another cluster (by its environment) or a pod there (by its control group)."""
+    """Return True for a program of another cluster (by its environment), or a pod there (by its control group).
+
+    Also for a program in a user namespace of its own, because a worker node makes none.
+    """
+    if (process / "ns" / "user").readlink() != Path("/proc/self/ns/user").readlink():
+        return True
     variables = (process / "environ").read_bytes().split(b"\0")
     marks = {line for line in variables if line.startswith(f"{MARKER}=".encode())}
     groups = set(_NODE.findall((process / "cgroup").read_text()))
