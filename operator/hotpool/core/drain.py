@@ -21,6 +21,8 @@ SETTLED_SECONDS: Final = 8.0
 """Time after which a zero of a service counts: such a pick, 2 s to the next reading, D, and the report."""
 EVIDENCE_SECONDS: Final = 3600.0
 """Time for which a reservation proves that the node's dispatchers reserve."""
+_MAX_COUNT: Final = 2**31 - 1
+"""Largest number that the API accepts: dispatchers may reserve with any weight."""
 
 Obstacle = Literal["RedisDown", "NotAccepted", "LedgerTooYoung"]
 
@@ -130,7 +132,7 @@ def plan_drain(
     status = DrainStatus(
         since=stored.since if stored else timestamp,
         counted=_counted(reserved=reserved, by_services=by_services),
-        in_flight=max(known, default=None),
+        in_flight=min(max(known), _MAX_COUNT) if known else None,
         by_service=_by_service(report, seen.by_service),
         last_expiry=seen.last_expiry,
     )
@@ -144,7 +146,9 @@ def _by_service(report: Report | None, slots: Mapping[str, int]) -> tuple[Servic
         return ()
     ready = {service for state in report.types.values() for service in state.services}
     numbers = Counter(report.numbers) | Counter({name: slots[name] for name in slots.keys() & ready})
-    return tuple(ServiceInUse(id=name, in_flight=numbers[name]) for name in sorted({*report.numbers, *numbers}))
+    return tuple(
+        ServiceInUse(id=name, in_flight=min(numbers[name], _MAX_COUNT)) for name in sorted({*report.numbers, *numbers})
+    )
 
 
 def _counted(*, reserved: bool, by_services: bool) -> str:

@@ -82,6 +82,17 @@ async def test_the_progress_names_services_with_the_larger_of_their_slots_and_th
 
 
 @simulated
+async def test_numbers_in_redis_that_the_api_does_not_accept_are_shown_as_the_largest_one() -> None:
+    api, redis = small_api(), FakeRedis(use=Use({"n0": {"a": 10**12}}), reservations={"n0": 10**12})
+    async with operator(api, redis) as fleet:
+        api.edit(Kind.NODE, "n0", DRAIN)
+        await fleet.beating(H)
+        largest = 2**31 - 1
+        assert (progress(api)["inFlight"], progress(api)["byService"]) == (largest, [{"id": "a", "inFlight": largest}])
+        assert drained(api) == ("False", "InUse")
+
+
+@simulated
 async def test_a_drain_soon_after_another_one_is_not_confirmed_by_what_was_seen_of_that() -> None:
     """Both within one period of the reader."""
     api, redis = small_api(), FakeRedis()
