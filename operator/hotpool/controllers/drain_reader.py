@@ -144,6 +144,7 @@ class DrainReader:
             obstacle=obstacle(ledger, accepted, now, age, longest),
             in_use=ledger.in_use.get(name),
             last_expiry=ledger.last_expiry.get(name),
+            by_service=ledger.by_service.get(name, {}),
             reserved=name in self._reserved_at,
             served=self._is_served(name),
             settled=tracker.seen_at is not None and tracker.seen_at >= accepted + SETTLED_SECONDS,

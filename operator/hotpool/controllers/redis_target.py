@@ -6,6 +6,7 @@ Redis refuses single names only.
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -70,6 +71,8 @@ class RedisTarget:
         """Pool → version of its membership that Redis holds, and its document."""
         self._ejections = EjectionStatus(cache, recorder)
         self._use = UseStatus(clock)
+        self._slots: Mapping[str, Mapping[str, int]] = {}
+        """Node → service → slots in use, as of the last drift check."""
         self._rights = DispatchRights()
         self._waiters = PoolGauge(WAITERS)
         self._order = ServiceWriteOrder()
@@ -230,7 +233,10 @@ class RedisTarget:
 
     async def read_ledger(self, rank: int, nodes: Iterable[str]) -> Ledger:
         """Return the reservations that Redis holds (requirement C5). Raises WriteError."""
-        return await self._writer.read_ledger(rank, list(nodes))
+        ledger, slots = await self._writer.read_ledger(rank, list(nodes)), self._slots
+        return replace(
+            ledger, by_service={node: slots[node] for node, number in ledger.in_use.items() if number and node in slots}
+        )
 
     def still_offered(self, nodes: frozenset[str]) -> frozenset[str]:
         """Return those of the nodes that Redis may still offer: as Ready or Suspect members of a pool.
@@ -269,6 +275,7 @@ class RedisTarget:
             if self._writer.failures_denied or self._writer.slots_denied or self._writer.waiting_denied:
                 await self._writer.check_dispatch_rights()
             self._note_dispatch_rights()
+            self._slots = use.slots or {}
             await self._use.update(use, self._pools, self._nodes)
             self._waiters.update(await self._writer.waiters(), self._pools)
             self._ejections.update(await self._writer.ejections(), self._pools)

@@ -3,6 +3,7 @@
 Drained is never True on faith: whatever cannot be known makes it Unknown, with a reason.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Final, Literal
 
 from hotpool.api.capability import DrainStatus, ServiceInUse
 from hotpool.core.conditions import ConditionUpdate
-from hotpool.core.model import Liveness, NodeView
+from hotpool.core.model import Liveness, NodeView, Report
 
 DRAINED: Final = "Drained"
 ACCEPTED_SECONDS: Final = 2.0
@@ -20,6 +21,8 @@ SETTLED_SECONDS: Final = 8.0
 """Time after which a zero of a service counts: such a pick, 2 s to the next reading, D, and the report."""
 EVIDENCE_SECONDS: Final = 3600.0
 """Time for which a reservation proves that the node's dispatchers reserve."""
+_MAX_COUNT: Final = 2**31 - 1
+"""Largest number that the API accepts: dispatchers may reserve with any weight."""
 
 Obstacle = Literal["RedisDown", "NotAccepted", "LedgerTooYoung"]
 
@@ -40,6 +43,8 @@ class Ledger:
     """Node → sum of the weights of its reservations and load reports, rounded up; of the nodes that were asked for."""
     last_expiry: Mapping[str, str] = field(default_factory=dict)
     """Node → time at which its last reservation expires."""
+    by_service: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Node in use → service → slots in use, as of a few seconds ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class DrainObservation:
     in_use: int | None = None
     """Reservations of the node; None: not known."""
     last_expiry: str | None = None
+    by_service: Mapping[str, int] = field(default_factory=dict)
+    """Service → its reservations."""
     reserved: bool = False
     """True if a reservation was made on it in the last hour."""
     served: bool = False
@@ -125,12 +132,23 @@ def plan_drain(
     status = DrainStatus(
         since=stored.since if stored else timestamp,
         counted=_counted(reserved=reserved, by_services=by_services),
-        in_flight=max(known, default=None),
-        by_service=tuple(ServiceInUse(id=name, in_flight=number) for name, number in sorted(numbers.items())),
+        in_flight=min(max(known), _MAX_COUNT) if known else None,
+        by_service=_by_service(report, seen.by_service),
         last_expiry=seen.last_expiry,
     )
     proven = by_services and seen.settled and view.liveness is Liveness.LIVE
     return status, _condition(status, seen, reserved=reserved, by_services=proven)
+
+
+def _by_service(report: Report | None, slots: Mapping[str, int]) -> tuple[ServiceInUse, ...]:
+    """Return the larger of the two numbers of each ready service, and the own number of the others."""
+    if report is None:
+        return ()
+    ready = {service for state in report.types.values() for service in state.services}
+    numbers = Counter(report.numbers) | Counter({name: slots[name] for name in slots.keys() & ready})
+    return tuple(
+        ServiceInUse(id=name, in_flight=min(numbers[name], _MAX_COUNT)) for name in sorted({*report.numbers, *numbers})
+    )
 
 
 def _counted(*, reserved: bool, by_services: bool) -> str:

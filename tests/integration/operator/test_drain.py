@@ -9,6 +9,7 @@ from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, now, operat
 
 from hotpool.core.model import Kind
 from hotpool.errors import UnavailableError
+from hotpool.projection.use import Use
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -61,6 +62,34 @@ async def test_a_node_with_reservations_is_drained_when_the_last_one_has_ended()
         api.edit(Kind.NODE, "n0", {"spec": {"drain": False}})
         await until(lambda: not progress(api))
         assert drained(api) == ("False", "NotDraining")
+
+
+@simulated
+async def test_the_progress_names_services_with_the_larger_of_their_slots_and_their_own_number() -> None:
+    api, redis = small_api(), FakeRedis(use=Use({"n0": {"a": 2, "unknown": 1}}))
+    async with operator(api, redis) as fleet:
+        await reserved_drain(api, redis, fleet)
+        assert progress(api)["byService"] == [{"id": "a", "inFlight": 2}]
+        set_number(api, 3, 2)
+        await fleet.beating(H)
+        assert (progress(api)["byService"], progress(api)["counted"]) == ([{"id": "a", "inFlight": 3}], "Both")
+        set_number(api, 0, 3)
+        await fleet.beating(H)
+        assert progress(api)["byService"] == [{"id": "a", "inFlight": 2}]
+        redis.reservations["n0"] = 0
+        await fleet.beating(H)
+        assert progress(api)["byService"] == [{"id": "a", "inFlight": 0}]
+
+
+@simulated
+async def test_numbers_in_redis_that_the_api_does_not_accept_are_shown_as_the_largest_one() -> None:
+    api, redis = small_api(), FakeRedis(use=Use({"n0": {"a": 10**12}}), reservations={"n0": 10**12})
+    async with operator(api, redis) as fleet:
+        api.edit(Kind.NODE, "n0", DRAIN)
+        await fleet.beating(H)
+        largest = 2**31 - 1
+        assert (progress(api)["inFlight"], progress(api)["byService"]) == (largest, [{"id": "a", "inFlight": largest}])
+        assert drained(api) == ("False", "InUse")
 
 
 @simulated
