@@ -49,10 +49,11 @@ local function parse_services(request, entry, allowed)
       add_service(kinds, kind, id, usable and answered or nil, tonumber(limit))
     end
   end
-  local capacity, complete, several = nil, true, false
+  local ids, capacity, complete, several = {}, nil, true, false
   for _, kind in ipairs(request.kinds) do
     local found = kinds[kind]
     if found then
+      for _, id in ipairs(found.ids) do table.insert(ids, id) end
       found.cap = caps[kind]
       found.total = total_of(found)
       if found.total and (not capacity or found.total < capacity) then capacity = found.total end
@@ -61,13 +62,14 @@ local function parse_services(request, entry, allowed)
     if not found or not found.usable[1] then complete = false end
   end
   return {
-    kinds = kinds, limited = limited, several = several, capacity = capacity or 1, lacks = request.asked and not complete,
+    kinds = kinds, ids = ids, limited = limited, several = several, capacity = capacity or 1,
+    lacks = request.asked and not complete,
   }
 end
 
 -- Returns the services of an entry: by kind, the ids of all, the usable ones, the limit of the type (`cap`) and of all
--- usable ones together (`total`); `limited`: any has a limit; `several`: of a kind; `capacity`: the smallest total, 1
--- without limits; `lacks`: one that is asked for is missing.
+-- usable ones together (`total`); `ids`: those of all kinds; `limited`: any has a limit; `several`: of a kind;
+-- `capacity`: the smallest total, 1 without limits; `lacks`: one that is asked for is missing.
 local function services_in(request, entry, allowed)
   local of_request, key = cached[request], allowed and entry .. '\n' .. allowed or entry
   local found = of_request and of_request[key]
@@ -83,22 +85,24 @@ local function services_in(request, entry, allowed)
 end
 
 -- Sets the numbers of slots in use of the candidates, by service.
-local function read_in_use(slots, request, candidates)
-  local fields, places = {}, {}
-  for _, candidate in ipairs(candidates) do
-    candidate.in_use = {}
-    for _, kind in ipairs(request.kinds) do
-      local found = candidate.services.kinds[kind]
-      for _, id in ipairs(found and found.ids or NONE) do
-        table.insert(fields, candidate.node .. ' ' .. id)
-        table.insert(places, { candidate.in_use, id })
-      end
+local function read_in_use(slots, candidates)
+  local fields, owners, ids, size = {}, {}, {}, 0
+  for i = 1, #candidates do
+    local candidate, in_use = candidates[i], {}
+    local prefix, of_node = candidate.node .. ' ', candidate.services.ids
+    candidate.in_use = in_use
+    for j = 1, #of_node do
+      size = size + 1
+      fields[size], owners[size], ids[size] = prefix .. of_node[j], in_use, of_node[j]
     end
   end
-  for first = 1, #fields, FIELDS_PER_CALL do
-    local last = math.min(first + FIELDS_PER_CALL - 1, #fields)
+  for first = 1, size, FIELDS_PER_CALL do
+    local last = math.min(first + FIELDS_PER_CALL - 1, size)
     local values = read_or_nil('HMGET', slots, unpack(fields, first, last)) or NONE
-    for i = first, last do places[i][1][places[i][2]] = tonumber(values[i - first + 1] or 0) or 0 end
+    for i = first, last do
+      local value = values[i - first + 1]
+      owners[i][ids[i]] = value and tonumber(value) or 0
+    end
   end
 end
 
@@ -107,10 +111,11 @@ local function find_full(request, candidate)
   for _, kind in ipairs(request.kinds) do
     local found = candidate.services.kinds[kind]
     if found and found.usable[1] then
-      local of_type, of_usable, room = 0, 0, false
-      for _, id in ipairs(found.ids) do of_type = of_type + candidate.in_use[id] end
-      for _, service in ipairs(found.usable) do
-        local used = candidate.in_use[service.id]
+      local of_type, of_usable, room, in_use = 0, 0, false, candidate.in_use
+      for i = 1, found.cap and #found.ids or 0 do of_type = of_type + in_use[found.ids[i]] end
+      for i = 1, #found.usable do
+        local service = found.usable[i]
+        local used = in_use[service.id]
         of_usable = of_usable + used
         room = room or not service.limit or used < service.limit
       end
@@ -137,7 +142,7 @@ local function look_at(keys, names, request, room)
       if room.counts and (services.limited or services.several and room.must) then table.insert(to_count, candidate) end
     end
   end
-  if to_count[1] then read_in_use(room.slots, request, to_count) end
+  if to_count[1] then read_in_use(room.slots, to_count) end
   for _, candidate in ipairs(to_count) do find_full(request, candidate) end
   return candidates
 end

@@ -51,13 +51,16 @@ end
 local function window(key, first, most, available, excluded, ranks)
   local wanted = math.min(most, available)
   local names = redis.call('ZRANGE', key, first, first + wanted + #ranks - 1)
-  local members = {}
+  local members, size = {}, 0
   for turn = 1, 2 do
-    for _, name in ipairs(names) do
-      if #members < wanted and not excluded[name] then table.insert(members, name) end
+    for i = 1, #names do
+      if size < wanted and not excluded[names[i]] then
+        size = size + 1
+        members[size] = names[i]
+      end
     end
-    if turn == 1 and #members < wanted then names = redis.call('ZRANGE', key, 0, wanted - #members + #ranks - 1) end
-    if #members == wanted then break end
+    if turn == 1 and size < wanted then names = redis.call('ZRANGE', key, 0, wanted - size + #ranks - 1) end
+    if size == wanted then break end
   end
   return members
 end
