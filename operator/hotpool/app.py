@@ -243,11 +243,9 @@ class Operator:
     async def _check_cluster(self) -> bool:
         """Wait for the API server. Return True, or raise StartupError without the namespace or a CRD of today."""
         for kind in CUSTOM_KINDS:
-            revision = await _when_available(partial(self._reader.schema_revision, kind))
-            if revision is None or revision < SCHEMA_REVISION:
-                problem = (
-                    "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
-                )
+            found = await _when_available(partial(self._reader.schema_revision, kind))
+            if found is None or found < SCHEMA_REVISION:
+                problem = "is not installed" if found is None else f"has revision {found}, {SCHEMA_REVISION} is needed"
                 raise StartupError(f"the CustomResourceDefinition of {kind.value} {problem}: {APPLY_DEFINITIONS}")
         if not await _when_available(self._reader.namespace_exists):
             name = self._settings.namespace
