@@ -39,6 +39,8 @@ class ReadApi:
         """Plural → the HTTP status of every request for it. Few may read the definitions."""
         self.requests: set[tuple[str, str, str]] = set()
         """(verb, group, plural) of all requests, as a Role has to allow them."""
+        self.elsewhere: list[str] | None = None
+        """Namespaces of the fleets of the cluster, None: nobody may list Leases of all namespaces."""
         self.namespaces: set[str] = set()
         """The namespaces of all requests."""
         self.url = ""
@@ -64,7 +66,12 @@ class ReadApi:
         return path
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer a request: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME], /api/v1/nodes[/NAME] or a CRD."""
+        """Answer a request: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME], /api/v1/nodes[/NAME] or a CRD.
+
+        Also the list of the Leases of all namespaces.
+        """
+        if request.path == "/apis/coordination.k8s.io/v1/leases":
+            return self._fleets()
         if request.path.startswith("/api/v1/nodes"):
             group, plural, rest = "", "nodes", request.path.split("/")[4:]
         elif "customresourcedefinitions" in request.path:
@@ -83,6 +90,12 @@ class ReadApi:
         end = start + _PAGE
         metadata = {"resourceVersion": "1", "continue": str(end) if end < len(chosen) else ""}
         return web.json_response({"metadata": metadata, "items": chosen[start:end]})
+
+    def _fleets(self) -> web.Response:
+        if self.elsewhere is None:
+            return _failure(403, "refused by the test")
+        items = [{"metadata": {"name": "hotpool-operator", "namespace": name}} for name in self.elsewhere]
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
 
 
 def _selected(item: Json, request: web.Request) -> bool:

@@ -16,6 +16,8 @@ from hotpool.kube.reader import READ_TIMEOUT, Reader
 T = TypeVar("T")
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
+_MAX_FLEETS: Final = 5
+"""Fleets named in a message; of the others it has the number."""
 _GENERATED: Final = re.compile(r"[a-z0-9-]+-[0-9a-f]{8}")
 """End of the name of a generated pool: slug and hash."""
 
@@ -72,9 +74,19 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def no_fleet(namespace: str) -> str:
-    """Return the text for a namespace in which nothing was found, and no operator has led."""
-    return f"no fleet in namespace {namespace}: no operator has run in it; see -n and --context"
+async def no_fleet(reader: Reader, namespace: str) -> str:
+    """Return the text for a namespace in which nothing was found, and no operator has led.
+
+    It names fleets in other namespaces, similar names only if there are any, as far as this account may list them.
+    """
+    text = f"no fleet in namespace {namespace}: no operator has run in it; see -n and --context"
+    try:
+        fleets = sorted(await reader.fleets())
+    except ApiUnavailable:
+        return text
+    more = f" and {len(fleets) - _MAX_FLEETS} more" if len(fleets) > _MAX_FLEETS else ""
+    others = f"; fleets: {', '.join(fleets[:_MAX_FLEETS])}{more}" if fleets else ""
+    return text + (similar_hint(namespace, fleets) or others)
 
 
 async def _never_led(reader: Reader) -> bool:
@@ -97,7 +109,7 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
         return body
     known = [item["metadata"]["name"] async for item in reader.each(kind)]
     if not known and await _never_led(reader):
-        raise CommandError(no_fleet(namespace), exit_codes.NOT_FOUND)
+        raise CommandError(await no_fleet(reader, namespace), exit_codes.NOT_FOUND)
     others = f"there are {len(known)} others" if known else "there is none at all: see -n and --context"
     hint = similar_hint(name, known) or f"; {others}"
     retired = await _retired(reader, name) if kind is Kind.POOL else ""

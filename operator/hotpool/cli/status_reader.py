@@ -46,7 +46,7 @@ async def read_health(reader: Reader, fleet: FleetOptions, redis: RedisOptions |
     if {Kind.NODE, Kind.POOL, _LEASES} <= refused.keys():
         raise CommandError(refused[Kind.NODE], exit_codes.FORBIDDEN)
     if not (snapshot.bodies or snapshot.unreadable or refused) and leader and leader.never_ran:
-        raise CommandError(no_fleet(fleet.namespace), exit_codes.NOT_FOUND)
+        raise CommandError(await no_fleet(reader, fleet.namespace), exit_codes.NOT_FOUND)
     return judge(
         fleet.namespace,
         snapshot,

@@ -55,7 +55,7 @@ async def read_rows(
     if rates:
         rates.leader = leader
     if not (nodes or pools) and leader and leader.never_ran:
-        raise CommandError(no_fleet(fleet.namespace), exit_codes.NOT_FOUND)
+        raise CommandError(await no_fleet(reader, fleet.namespace), exit_codes.NOT_FOUND)
     return Rows(nodes, pools, warning_of(leader))
 
 

@@ -101,6 +101,15 @@ class Reader:
         """Return the election Lease and the probe Lease, None for one that does not exist. Raises ApiUnavailable."""
         return await self._lease(meta.ELECTION_LEASE), await self._lease(meta.PROBE_LEASE)
 
+    async def fleets(self) -> list[str]:
+        """Return the namespaces in which an operator has led, of the whole cluster. Raises ApiUnavailable.
+
+        Few may list the Leases of all namespaces.
+        """
+        selector = {"fieldSelector": f"metadata.name={meta.ELECTION_LEASE}"}
+        found = _items(self._api, path(_LEASES, "leases"), selector, _LEASES.partition("/")[0])
+        return [msgspec.json.decode(item)["metadata"]["namespace"] async for item in found]
+
     async def _lease(self, name: str) -> Json | None:
         """Return one Lease by a list, because viewers may list Leases, and not get them."""
         selector = f"metadata.name={name}"

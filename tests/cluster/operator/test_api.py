@@ -191,6 +191,7 @@ def test_a_pool_without_requirements_has_a_condition_and_kubectl_wait_works(flee
         ("nothing", {}),
         ("everyone", {"matchAll": True}),
         ("future", {"types": [{"type": "tomorrow"}]}),
+        ("misspelt", {"types": [{"type": "llm", "attributes": [{"key": "teir", "anyOf": ["gold"]}]}]}),
     ):
         spec = {"requires": requires}
         fleet.apply(
@@ -207,6 +208,7 @@ def test_a_pool_without_requirements_has_a_condition_and_kubectl_wait_works(flee
 
     wait_for("EmptyRequirements", lambda: "EmptyRequirements" in reasons("nothing"))
     wait_for("UnknownRequirement", lambda: "UnknownType" in reasons("future"))
+    wait_for("UnknownRequirement", lambda: "UnknownAttribute" in reasons("misspelt"))
     assert fleet.members("nothing") == {}
 
 

@@ -690,6 +690,15 @@ async def test_an_empty_namespace_is_named_with_the_options_that_choose_another(
     for words in (("top",), ("status",), ("why", "--node", "edge-1"), ("why", "--pool", "zh-en"), ("drain", "edge-1")):
         result = await hotpool(*words)
         assert (result.code, result.out, result.err) == (5, "", f"hotpool {words[0]}: {text}")
+    for fleets, names in (
+        ([], ""),
+        (["speech", "fleets"], "; similar: fleets"),
+        (["b", "a"], "; fleets: a, b"),
+        (list("hgcdab"), "; fleets: a, b, c, d, g and 1 more"),
+    ):
+        reads.elsewhere = fleets
+        for command in ("top", "status"):
+            assert (await hotpool(command)).err == f"hotpool {command}: {text.rstrip()}{names}\n"
     reads.put(election_lease(ago(0)))
     result = await hotpool("why", "--node", "edge-1")
     assert result.code == 5
