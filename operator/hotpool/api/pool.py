@@ -62,12 +62,18 @@ GeneratedKind = Literal["LanguagePair", "ManyToOne", "LanguageSet", "AttributeVa
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Value = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-GpuModel = Annotated[str, StringConstraints(pattern="[A-Za-z0-9]", max_length=63)]
 Minimum = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 def _rule(rule: str, message: str) -> JsonDict:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
+GpuModel = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=63),
+    Field(json_schema_extra=_rule("self.matches('[A-Za-z0-9]')", "must have a letter or a digit: for example L4")),
+]
 
 
 class AttributeRequirement(ApiModel):

@@ -126,7 +126,7 @@ TEMPLATE, UNNAMED = {"spec": service_of("asr", name="one")}, {"spec": service_of
         ("NodePool", "p", service_of("asr", "nmt", port=80), "two ports have the same number"),
         ("NodePool", "p", service_of("asr", clusterIP="10.96.0.1"), "supported values"),
         ("NodePool", "p", {"requires": {"hardware": {}}}, "cpus, memoryMiB or gpu is required, for example"),
-        ("NodePool", "p", {"requires": {"hardware": {"gpu": {"models": ["--"]}}}}, "should match"),
+        ("NodePool", "p", {"requires": {"hardware": {"gpu": {"models": ["--"]}}}}, "letter or a digit: for example L4"),
         ("NodePool", "p", {"requires": {"hardware": {"gpu": {"count": 0}}}}, "greater than or equal to 1"),
         (
             "NodePoolGenerator",

@@ -41,6 +41,7 @@ def machine(*gpus: dict[str, Any], cpus: int | None = 8, memory: int | None = 32
         (machine(L4), {"gpu": {"models": ["L4"]}}, "Ready"),
         (machine(L4), {"gpu": {"models": ["nvidia"]}}, "Ready"),
         (machine(L4), {"gpu": {"models": ["L40S", "NVIDIA L4"]}}, "Ready"),
+        (machine(L4), {"gpu": {"models": ["--"]}}, "NVIDIA L4 (24576 MiB)"),
         (machine(L40S), {"gpu": {"models": ["L4"]}}, "NVIDIA L40S (46068 MiB)"),
         (machine(MI300X), {"gpu": {"models": ["AMD"], "memoryMiB": 190_000}}, "Ready"),
         (machine(MI300X), {"gpu": {"models": ["AMD MI300X"]}}, "AMD Instinct MI300X (196592 MiB)"),
@@ -85,7 +86,7 @@ def test_hardware_alone_is_a_requirement_and_without_a_minimum_it_is_none() -> N
     assert match(view(machine()), spec()).criterion is Criterion.EMPTY_REQUIREMENTS
 
 
-@pytest.mark.parametrize("gpu", [{"count": 0}, {"models": ["--"]}, {"memoryMiB": 0}, {"count": 65}])
+@pytest.mark.parametrize("gpu", [{"count": 0}, {"models": [""]}, {"memoryMiB": 0}, {"count": 65}])
 def test_a_requirement_out_of_bounds_is_invalid(gpu: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PoolSpec.model_validate({"requires": {"hardware": {"gpu": gpu}}})
