@@ -21,7 +21,6 @@ from tests.support.attacks import LABEL, OWN, READY, Attempt, lease, ncap
 from tests.support.fleet_objects import pool
 
 from hotpool.cli.program import app
-from localfleet.chart import render
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY
 from localfleet.process import wait_for
@@ -89,12 +88,6 @@ class Credential:
             return Response(error.code, error.read().decode())
 
 
-def install_agents(fleet: Fleet) -> None:
-    """Install the chart's objects for agents, without the DaemonSet."""
-    documents = [item for item in render(fleet.namespace, only="agent/*") if item["kind"] != "DaemonSet"]
-    fleet.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=yaml.safe_dump_all(documents))
-
-
 class IdentityNamespace:
     """A fleet's namespace with accounts, policy, and objects of nodes, pools and people."""
 
@@ -111,7 +104,7 @@ class IdentityNamespace:
 
     def install(self) -> None:
         """Install the chart's objects for agents, without the DaemonSet."""
-        install_agents(self.fleet)
+        self.fleet.install_agents()
 
     def inside(self, node: str) -> Credential:
         """Return a credential of the shared account, with a token bound to a pod of the node."""

@@ -8,7 +8,6 @@ Ctrl-C, SIGTERM or SIGHUP at any moment.
 
 import argparse
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -25,17 +24,20 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from demo.change_watcher import Observer
+from demo.preflight import describe, only_demo, require_programs, require_redis
 from demo.screen import render_screen
+from demo.shell import COMMANDS, write_environment
 from demo.waiting import Pools, wait_for_pools
 from hotpool.core.generators.admission import pool_name
 from hotpool.lookup import Picked, SyncLookup
 from localfleet.catalogue import service, translator
 from localfleet.clusters import cluster
 from localfleet.fleet import Fleet
-from localfleet.kind import REPOSITORY, kind_program, kubectl_program
+from localfleet.kind import REPOSITORY
 from localfleet.process import ManagedProcess, TooLate, wait_for
 from localfleet.redis_server import redis_url
 from localfleet.signals import SIGNALS, ignore_signals, unwind_on_signals
+from localkube.paths import clusters_folder
 
 CLUSTER: Final = "hotpool-demo"
 NAMESPACE: Final = "speech"
@@ -76,6 +78,8 @@ STEP_SECONDS: Final = 20.0
 BETWEEN_SECONDS: Final = 2.0
 """Pause between two steps: a pool's slices are written at most once per second, and people need time to read."""
 
+FAILURES: Final = (TooLate, RuntimeError, OSError, subprocess.SubprocessError)
+
 screen = Console(highlight=False)
 
 
@@ -90,13 +94,18 @@ def step(text: str) -> Iterator[None]:
     screen.print(f"  {text}: {time.monotonic() - started:.1f} s")
 
 
+def fail(error: BaseException) -> int:
+    """Print what failed, in one line, and return the exit code."""
+    screen.print(f"the demo failed: {describe(error)}", style="red", markup=False, soft_wrap=True)
+    return 1
+
+
 class Demo:
     """One run; `close` removes everything that it made."""
 
-    def __init__(self, folder: Path, fleet: Fleet, redis: str, kubectl: Path) -> None:
+    def __init__(self, folder: Path, fleet: Fleet, redis: str) -> None:
         self._folder = folder
         self._redis = redis
-        self._kubectl = kubectl
         self.fleet = fleet
         self.seen = Observer(fleet)
 
@@ -104,6 +113,7 @@ class Demo:
         """Start operator and agents, apply the pools, and wait until all pools have the expected members."""
         with step("definitions, accounts, pools"):
             self.fleet.install()
+            self.fleet.install_agents()
             for sample in ("pools", "generator"):
                 self.fleet.kubectl("apply", "-f", str(REPOSITORY / "crds" / "samples" / f"{sample}.yaml"))
         self.seen.start()
@@ -113,7 +123,6 @@ class Demo:
             for node, languages in LANGUAGES.items():
                 own = [service("qwen", "llm")] if node in OWN_TYPE_NODES else []
                 self.fleet.start_agent(node, [*translator(languages), *own])
-            self.fleet.wait_leading(READY_SECONDS)
             self._wait(EXPECTED, READY_SECONDS)
 
     def play(self) -> None:
@@ -145,17 +154,13 @@ class Demo:
             screen.print(f"  GET {url} of {session}: {response.status} from {picked.node}", markup=False)
 
     def hints(self) -> None:
-        """Print commands to try."""
-        state = f"HOTPOOL_AGENT_STATE_DIR={self.fleet.agent_environment['HOTPOOL_AGENT_STATE_DIR']}"
-        lines = (
-            f"export KUBECONFIG={self._folder / 'kubeconfig'} {state}",
-            f"{shlex.quote(str(self._kubectl))} get nodepools -n {NAMESPACE}",
-            ".venv/bin/hotpool-agent stop piper --node edge-1",
-            ".venv/bin/hotpool-agent start piper --node edge-1",
-            f"curl http://$(.venv/bin/hotpool pick zh-en --endpoint tts -n {NAMESPACE} --redis {self._redis})/health",
-        )
+        """Print commands to try, after one that makes them short."""
+        self.fleet.kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}")
+        variables = {"KUBECONFIG": str(self.fleet.admin), "HOTPOOL_REDIS_URL": self._redis}
+        programs = [Path(sys.executable).parent, self.fleet.kubectl_program.parent]
+        file = write_environment(self._folder, programs, {**variables, **self.fleet.agent_environment})
         screen.print("\nTry, in another terminal, and watch here; Ctrl-C removes everything:")
-        for line in lines:
+        for line in (f"source {file}", *COMMANDS):
             screen.print(f"  {line}", soft_wrap=True, markup=False)
         screen.print()
 
@@ -192,14 +197,15 @@ class Demo:
 
 def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
     """Run the demo; return its exit code."""
-    kind = kind_program()
+    kind, kubectl = require_programs()
+    require_redis()
+    stack.enter_context(only_demo(clusters_folder().parent))
+    redis = stack.enter_context(redis_url())
     with step("cluster"):
         stack.enter_context(cluster(CLUSTER, folder / "kubeconfig", kind))
-    redis = stack.enter_context(redis_url())
-    kubectl = kubectl_program(kind)
     # All nodes are this machine, whatever the environment advertises: the demo connects to what it picks.
     fleet = Fleet(folder / "kubeconfig", kubectl, NAMESPACE, redis, advertise="127.0.0.1")
-    demo = Demo(folder, fleet, redis, kubectl)
+    demo = Demo(folder, fleet, redis)
     stack.callback(demo.close)
 
     def view() -> RenderableType:
@@ -215,10 +221,9 @@ def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
                 # From now on Ctrl-C is the regular end.
                 with suppress(SystemExit):
                     signal.pause()
-    except (TooLate, RuntimeError, subprocess.CalledProcessError) as error:
+    except FAILURES as error:
         demo.explain()
-        screen.print(f"the demo failed: {error}", style="red", markup=False, soft_wrap=True)
-        return 1
+        return fail(error)
     if not screen.is_terminal:
         screen.print(view())
     return 0
@@ -240,9 +245,8 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             return run(stack, Path(folder), once=options.once)
-        except RuntimeError as error:
-            screen.print(f"the demo failed: {error}", style="red", markup=False, soft_wrap=True)
-            return 1
+        except FAILURES as error:
+            return fail(error)
         finally:
             ignore_signals()
             # The terminal may be closed.

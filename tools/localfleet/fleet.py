@@ -131,6 +131,10 @@ class Fleet:
         install_definitions(self.admin, self.kubectl_program)
         self._account("operator", values)
 
+    def install_agents(self) -> None:
+        """Create the accounts, the Roles and the admission policy for agents, as `hotpool enroll` needs them."""
+        self._account("agent")
+
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects as the administrator."""
         self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))

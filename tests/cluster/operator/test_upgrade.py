@@ -27,7 +27,6 @@ from tests.support.former_fleet import (
     revoke_new_rights,
     upgrade_definitions,
 )
-from tests.support.identities import install_agents
 from tests.support.own_kind_cluster import own_kind_cluster
 from tests.support.own_network import run_in_own_network
 from tests.support.simulated_agents import SimulatedAgents
@@ -67,7 +66,7 @@ def redis_address() -> Iterator[str]:
 def former(fleet: Fleet) -> Iterator[Fleet]:
     """A fleet with the definitions of the former release, the rights of its operator, and the policy of its agents."""
     revoke_new_rights(fleet)
-    install_agents(fleet)
+    fleet.install_agents()
     downgrade_definitions(fleet)
     yield fleet
     upgrade_definitions(fleet)
