@@ -26,7 +26,8 @@ def program_problem(program: str, folder: Path, env: Mapping[str, str]) -> str:
     """Return why a program cannot be run in a folder with these variables, or an empty text."""
     # As exec: a name with a slash is relative to the folder of the process, and so are relative folders of PATH.
     places = [folder / program] if "/" in program else [folder / place / program for place in os.get_exec_path(env)]
-    files = [place for place in places if os.path.isfile(place)]
+    # Path.is_file raises for a folder that may not be searched.
+    files = [place for place in places if os.path.isfile(place)]  # noqa: PTH113
     if any(os.access(file, os.X_OK) for file in files):
         return ""
     if files:

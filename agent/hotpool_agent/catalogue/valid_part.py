@@ -59,7 +59,7 @@ def _remove(content: dict[str, Any], item: ErrorDetails) -> list[Path]:
 
 def _delete(service: dict[str, Any], path: Path) -> Path:
     """Delete the field, or the last one on its path that exists. An item of a list takes the list along."""
-    names = [path[_FIELD]]
+    names = [str(path[_FIELD])]
     holder = service
     for part in path[_FIELD + 1 :]:
         inner = holder.get(names[-1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HELP: Final = AgentHelp(
     codes={
         exit_codes.OK: "the agent can use the catalogue",
-        exit_codes.FAILED: "it can, but not all of it can work here: FILE:LINE: FIELD: warning: REASON on standard error",
+        exit_codes.FAILED: "it can, but there are warnings: FILE:LINE: FIELD: warning: REASON on standard error",
         exit_codes.USAGE: "wrong usage, or errors in the catalogue: FILE:LINE: FIELD: REASON on standard error",
     },
     environment=(),

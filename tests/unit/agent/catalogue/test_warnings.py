@@ -2,12 +2,15 @@
 
 from pathlib import Path
 from textwrap import dedent
+from typing import Final
 
 import pytest
 
 from hotpool_agent.catalogue.loader import check_catalogue, parse_catalogue, read_catalogue
 from hotpool_agent.catalogue.programs import program_problem
 from localfleet.kind import REPOSITORY
+
+NMT: Final = "type: nmt\nrun: {command: [sh]}\n"
 
 
 def warned(folder: Path, services: str, head: str = "") -> list[str]:
@@ -52,13 +55,11 @@ def one(folder: Path, lines: str, head: str = "") -> list[str]:
             "attributes.rules[0]: offers nothing: kind any_to_any needs languages",
         ),
         (
-            "type: nmt\nrun: {command: [sh]}\n"
-            + "attributes: {rules: [{kind: specific_pairs, pairs: [zh-en], languages: [zh]}]}",
+            f"{NMT}attributes: {{rules: [{{kind: specific_pairs, pairs: [zh-en], languages: [zh]}}]}}",
             "attributes.rules[0].languages: has no effect with kind: specific_pairs, which reads pairs",
         ),
         (
-            "type: nmt\nrun: {command: [sh]}\nattributes:\n"
-            + "  rules: [{kind: any_to_en, languages: [zh-CN], blocked: [zh-en, en-zh]}]",
+            f"{NMT}attributes: {{rules: [{{kind: any_to_en, languages: [zh-CN], blocked: [zh-en, en-zh]}}]}}",
             "attributes.rules[0].blocked[1]: has no effect: this rule does not offer en-zh",
         ),
         (
@@ -89,9 +90,8 @@ def test_what_has_no_effect_or_cannot_work_is_a_warning(tmp_path: Path, lines: s
         "type: asr\nport: 1\nappProtocol: http\nrun: {command: [sh]}\nready: {startSeconds: 5}\nlive: {failures: 2}",
         "type: asr\nrun: {command: [sh]}\nready: {exec: {command: [sh]}, startSeconds: 5}\nlive: {failures: 2}",
         "type: asr\nobserve: {file: {path: x}}\nheavy: false",
-        "type: nmt\nrun: {command: [sh]}\n"
-        + "attributes: {rules: [{kind: en_to_any, languages: [zh], blocked: [en-zh]},"
-        + " {kind: specific_pairs, pairs: [zh-en], blocked: [zh-CN-en]}]}",
+        f"{NMT}attributes: {{rules: [{{kind: en_to_any, languages: [zh], blocked: [en-zh]}}]}}",
+        f"{NMT}attributes: {{rules: [{{kind: specific_pairs, pairs: [zh-en], blocked: [zh-CN-en]}}]}}",
     ],
 )
 def test_what_has_an_effect_is_no_warning(tmp_path: Path, lines: str) -> None:
