@@ -1,4 +1,4 @@
-"""A read-only API server over real HTTP: lists in pages and single objects, with refusals on demand.
+"""A read-only API server over real HTTP: lists in pages, single objects, and dry runs, with refusals on demand.
 
 For the commands of `hotpool` that only read.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from hotpool.api.meta import API_VERSION
 from localfleet.kind import REPOSITORY
 
 Json = dict[str, Any]
@@ -26,6 +27,8 @@ PLURALS = {
     "Event": "events",
     "CustomResourceDefinition": "customresourcedefinitions",
 }
+_DEPTH_OF_VERSION = 3
+"""Slashes in the path of an apiVersion."""
 _PAGE = 2
 """Maximum of objects in a page, whatever `limit` is, so that every list has pages."""
 
@@ -43,6 +46,10 @@ class ReadApi:
         """Namespaces of the fleets of the cluster, None: nobody may list Leases of all namespaces."""
         self.namespaces: set[str] = set()
         """The namespaces of all requests."""
+        self.refusals: dict[str, Json] = {}
+        """Name of an object → the Status by which a dry run of its write is refused."""
+        self.may_write = True
+        """False: all dry runs are forbidden."""
         self.url = ""
 
     def put(self, *objects: Json) -> None:
@@ -72,6 +79,15 @@ class ReadApi:
         """
         if request.path == "/apis/coordination.k8s.io/v1/leases":
             return self._fleets()
+        if request.path.endswith("/selfsubjectaccessreviews"):
+            return web.json_response({"status": {"allowed": self.may_write}})
+        if request.path in {"/api/v1", f"/apis/{API_VERSION}"}:
+            kinds = PLURALS if request.path != "/api/v1" else ["ConfigMap"]
+            return web.json_response({"resources": [{"kind": kind} for kind in kinds]})
+        if request.path.count("/") == _DEPTH_OF_VERSION:
+            return _failure(404, "the server could not find the requested resource")
+        if "dryRun" in request.query:
+            return await self._dry_run(request)
         if request.path.startswith("/api/v1/nodes"):
             group, plural, rest = "", "nodes", request.path.split("/")[4:]
         elif "customresourcedefinitions" in request.path:
@@ -96,6 +112,25 @@ class ReadApi:
             return _failure(403, "refused by the test")
         items = [{"metadata": {"name": "hotpool-operator", "namespace": name}} for name in self.elsewhere]
         return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
+
+    async def _dry_run(self, request: web.Request) -> web.Response:
+        """Return the object that a POST or a JSON patch of top-level fields and metadata would store."""
+        content, parts = await request.json(), request.path.split("/")
+        self.namespaces.add(parts[5])
+        if not self.may_write:
+            return _failure(403, "forbidden")
+        body = content if request.method == "POST" else _patched(self.objects[parts[6]][parts[7]], content)
+        if refusal := self.refusals.get(body["metadata"]["name"]):
+            return web.json_response(refusal, status=refusal["code"])
+        return web.json_response(body)
+
+
+def _patched(stored: Json, operations: list[Json]) -> Json:
+    body = {**stored, "metadata": dict(stored["metadata"])}
+    for item in operations:
+        *parents, key = item["path"].strip("/").split("/")
+        (body["metadata"] if parents else body)[key] = item["value"]
+    return body
 
 
 def _selected(item: Json, request: web.Request) -> bool:

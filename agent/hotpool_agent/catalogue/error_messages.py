@@ -62,12 +62,12 @@ def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
 
 
 def _unknown_field(path: yaml_source.Path) -> str:
-    known = _known_fields(path[:-1])
+    known = known_fields(path[:-1])
     close = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"unknown field; did you mean {close[0]!r}?" if close else f"unknown field; known: {', '.join(known)}"
 
 
-def _known_fields(path: yaml_source.Path) -> list[str]:
+def known_fields(path: yaml_source.Path) -> list[str]:
     """Return the field names that are allowed at the path, from the models' own fields."""
     model: type[BaseModel] = Catalogue
     for part in path:

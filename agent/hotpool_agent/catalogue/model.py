@@ -4,7 +4,7 @@ Models and their own consistency only: no file is read here. An unknown field is
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
@@ -315,75 +315,3 @@ def device_accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
     """Return True if the service's device counts for its type (requirement B2)."""
     rule = catalogue.types.get(service.type)
     return rule is None or not rule.devices or service.device in rule.devices
-
-
-def inconsistencies(catalogue: Catalogue) -> list[tuple[tuple[str | int, ...], str]]:
-    """Return (path, message) of each error between fields that are valid alone, in the catalogue's order."""
-    errors: list[tuple[tuple[str | int, ...], str]] = []
-    first: dict[str, int] = {}
-    if catalogue.drain_timeout_seconds and catalogue.on_agent_exit == "keep":
-        errors.append((("drainTimeoutSeconds",), "has no effect with onAgentExit: keep; remove one of them"))
-    for index, service in enumerate(catalogue.services):
-        where: tuple[str | int, ...] = ("services", index)
-        if first.setdefault(service.id, index) != index:
-            errors.append(((*where, "id"), f"{service.id!r} is used twice: services[{first[service.id]}] has it too"))
-        rule = catalogue.types.get(service.type)
-        if rule and rule.devices and service.device is None:
-            devices = ", ".join(rule.devices)
-            errors.append((where, f"device is required: type {service.type} counts only on {devices}"))
-        errors.extend(((*where, *path), message) for path, message in _service_problems(service))
-    return errors
-
-
-def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]:
-    return [*_run_problems(service), *_in_flight_problems(service)]
-
-
-def _in_flight_problems(service: ServiceSpec) -> Iterable[tuple[tuple[str, ...], str]]:
-    source = service.in_flight
-    if source is None:
-        return
-    if (source.metric is None) == (source.json_path is None):
-        yield ("inFlight",), "exactly one of metric and jsonPath is required"
-    for path, message in _probe_problems(service, Probe(http=source.http)):
-        yield ("inFlight", *path), message
-
-
-def _run_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]:
-    if (service.run is None) == (service.observe is None):
-        return [((), "exactly one of 'run' (supervised) and 'observe' (observed) is required")]
-    if service.observe is not None:
-        return _observe_problems(service, service.observe)
-    return [
-        ((name, *path), message)
-        for name, probe in (("ready", service.ready), ("live", service.live))
-        for path, message in _probe_problems(service, probe)
-    ]
-
-
-def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tuple[str, ...], str]]:
-    errors: list[tuple[tuple[str, ...], str]] = []
-    if sum(getattr(observe, kind) is not None for kind in PROBE_KINDS) != 1:
-        errors.append((("observe",), f"exactly one of {', '.join(PROBE_KINDS)} is required"))
-    else:
-        errors += ((("observe", *path), message) for path, message in _probe_problems(service, observe))
-    if observe.process and (observe.process.name is None) == (observe.process.pid_file is None):
-        errors.append((("observe", "process"), "exactly one of name and pidFile is required"))
-    if service.auto_start:
-        errors.append((("autoStart",), "an observed service is started by another program; remove autoStart"))
-    if service.drain_timeout_seconds:
-        text = "an observed service is stopped by another program; remove drainTimeoutSeconds"
-        errors.append((("drainTimeoutSeconds",), text))
-    return errors
-
-
-def _probe_problems(service: ServiceSpec, probe: Probe) -> Iterable[tuple[tuple[str, ...], str]]:
-    if sum(getattr(probe, kind) is not None for kind in COMMON_PROBE_KINDS) > 1:
-        yield (), f"at most one of {', '.join(COMMON_PROBE_KINDS)} is allowed"
-    for kind, check in (("http", probe.http), ("tcp", probe.tcp), ("grpc", probe.grpc)):
-        if check and not (check.port or service.port):
-            yield (kind,), "needs a port: give the service or the probe one"
-    if probe.http and probe.http.scheme == "HTTP" and (probe.http.ca_file or probe.http.insecure_skip_verify):
-        yield ("http",), "caFile and insecureSkipVerify need scheme: HTTPS"
-    elif probe.http and probe.http.ca_file and probe.http.insecure_skip_verify:
-        yield ("http",), "at most one of caFile and insecureSkipVerify is allowed"

@@ -1,6 +1,7 @@
 """`hotpool-agent check`: errors of a catalogue, or its services with all defaults (requirement A1)."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HELP: Final = AgentHelp(
     codes={
         exit_codes.OK: "the agent can use the catalogue",
+        exit_codes.FAILED: "it can, but there are warnings: FILE:LINE: FIELD: warning: REASON on standard error",
         exit_codes.USAGE: "wrong usage, or errors in the catalogue: FILE:LINE: FIELD: REASON on standard error",
     },
     environment=(),
@@ -32,22 +34,29 @@ _HELP: Final = AgentHelp(
 @click.argument("catalogue", type=click.Path(path_type=Path))
 @output_option(OutputFormat)
 def check(*, catalogue: Path, output: OutputFormat) -> None:
-    """Check a catalogue and print every error.
+    """Check a catalogue and print every error and warning.
 
-    Each error has its line and field. Works without a running agent, and starts nothing. If there is no error, the
-    services are listed.
+    Each has its line and field. Works without a running agent, and starts nothing. If there is no error, the services
+    are listed. A warning is about a program that does not exist here, a port of two services, a field without effect,
+    or a word that is probably misspelt. Programs are looked up in the PATH of this command.
     """
-    from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
+    from hotpool_agent.catalogue.loader import CatalogueError, check_catalogue
 
     try:
-        checked = read_catalogue(catalogue)
+        found = check_catalogue(catalogue)
     except CatalogueError as error:
         exit_with_error(str(error), exit_codes.USAGE)
+    if found.invalid:
+        exit_with_error("\n".join(found.problems), exit_codes.USAGE)
+    checked = found.catalogue
     if output is OutputFormat.JSON:
         # In ASCII, which every terminal has.
         click.echo(json.dumps(checked.model_dump(mode="json", by_alias=True), indent=2))
     else:
         _show(checked)
+    if found.problems:
+        click.echo("\n".join(found.problems), err=True)
+        sys.exit(exit_codes.FAILED)
 
 
 def _show(catalogue: "Catalogue") -> None:

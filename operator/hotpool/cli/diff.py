@@ -4,20 +4,18 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import click
-
-from hotpool.cli.options import ERROR_CODES, FleetOptions, OutputFormat, fleet_options, print_json
+from hotpool.cli.options import ERROR_CODES, FleetOptions, OutputFormat, fleet_options, manifest_option, print_json
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command, output_option
 
 if TYPE_CHECKING:
     from hotpool.cli.differences import Difference
-    from hotpool.kube.reader import Reader
+    from hotpool.kube.client import Connection
 
 _HELP: Final = HelpSections(
     examples={
         "Nodes that would join and leave": "hotpool diff -f pool.yaml -n speech",
-        "Several files, one of them from standard input": "kustomize build | hotpool diff -f - -f more.yaml",
+        "A folder, and standard input": "kustomize build | hotpool diff -f pools/ -f -",
         "Fail in a pipeline if a node would leave": (
             "hotpool diff -f pool.yaml -o json | jq -e '[.pools[].leaves[]] == []'"
         ),
@@ -26,20 +24,13 @@ _HELP: Final = HelpSections(
         **ERROR_CODES,
         exit_codes.OK: "no difference: no node joins or leaves, no pool is created or removed",
         exit_codes.DIFFERENT: "there is a difference",
-        exit_codes.USAGE: "wrong usage, or an invalid manifest",
+        exit_codes.USAGE: "wrong usage, or a manifest that the API server refuses or whose kind it does not serve",
     },
 )
 
 
 @command(_HELP)
-@click.option(
-    "--filename",
-    "-f",
-    "files",
-    multiple=True,
-    required=True,
-    help="A file, or - for standard input; may be repeated.",
-)
+@manifest_option(required=True)
 @fleet_options
 @output_option(OutputFormat)
 def diff(
@@ -50,33 +41,30 @@ def diff(
 ) -> None:
     """Show the nodes that would join and leave pools if manifests were applied.
 
-    Compares each NodePool and NodePoolGenerator separately with the stored objects. The spec of a manifest replaces
-    the whole stored spec. For a generator: the pools that would be created, changed, and removed after its grace,
-    if the nodes do not change. Nothing is written, and the API server does not validate.
+    The API server checks each manifest by a dry run, with its admission policies. Each NodePool and NodePoolGenerator
+    is then compared separately with the stored objects. The spec of a manifest replaces the whole stored spec. For a
+    generator: the pools that would be created, changed, and removed after its grace, if the nodes do not change.
+    Nothing is written. A dry run needs the right to write (create, patch); without it the manifests are checked by
+    this program alone, and a warning says so.
     """
-    from hotpool.cli.differences import compare, load_manifests, only_namespace
-    from hotpool.cli.fleet_reader import read_with_kube_nodes
-    from hotpool.cli.query import run_query
-    from hotpool.core.model import CUSTOM_KINDS
+    from hotpool.cli.differences import compare, load_manifests, only_namespace, proposals, warn_ignored
+    from hotpool.cli.query import run_connected
 
-    manifests = load_manifests(files)
-    fleet = replace(fleet, given=only_namespace(manifests, fleet.given))
+    manifests = load_manifests("diff", files)
+    fleet = replace(fleet, given=only_namespace("diff", manifests, fleet.given))
 
-    async def query(reader: "Reader") -> "Difference":
-        return compare(await read_with_kube_nodes(reader, *CUSTOM_KINDS), manifests)
+    async def task(connection: "Connection") -> "Difference":
+        snapshot, proposed, result = await proposals(connection, fleet.namespace, manifests)
+        return compare(snapshot, proposed, result.warning)
 
-    pools, generators = run_query("diff", fleet, query)
-    differs = any(change.differs for change in pools) or any(change.differs for change in generators)
+    found = run_connected("diff", fleet, task)
+    warn_ignored(manifests)
     if output is OutputFormat.JSON:
         from hotpool.cli import json_output
 
-        changes = {
-            "pools": [json_output.pool_change(change) for change in pools],
-            "generators": [json_output.generator_change(change) for change in generators],
-        }
-        print_json({"differs": differs, **changes})
+        print_json(json_output.difference(found))
     else:
         from hotpool.cli.render import diff
 
-        diff.show(pools, generators)
-    sys.exit(exit_codes.DIFFERENT if differs else exit_codes.OK)
+        diff.show(found)
+    sys.exit(exit_codes.DIFFERENT if found.differs else exit_codes.OK)

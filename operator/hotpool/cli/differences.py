@@ -1,72 +1,108 @@
 """Differences that manifests would make (requirements F2, F3). `core.explain.dry_run` computes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
 from hotpool.api.meta import timestamp
-from hotpool.cli.fleet_reader import FleetSnapshot
+from hotpool.cli.fleet_reader import FleetSnapshot, read_with_kube_nodes
 from hotpool.cli.manifests import Manifest, ManifestError, load
-from hotpool.cli.options import fail
+from hotpool.cli.options import CommandError, fail
+from hotpool.cli.server_dry_run import DryRun, check_served, dry_run
+from hotpool.cli.undeclared import undeclared
 from hotpool.common import exit_codes
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, StoredFleet, compare_generator, compare_pool
-from hotpool.core.model import Generator, Pool
+from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
+from hotpool.kube.client import Connection
 from hotpool.kube.decode import DecodeError, decode
-
-Difference = tuple[list[PoolChange], list[GeneratorChange]]
-"""Changes of pools and of generators."""
+from hotpool.kube.reader import Reader
 
 
-def load_manifests(files: Sequence[str]) -> list[Manifest]:
-    """Return the manifests of pools and generators in files; end the command if one is invalid."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Changes of pools and of generators. `warning`: why the API server did not check the manifests, or empty."""
+
+    pools: Sequence[PoolChange]
+    generators: Sequence[GeneratorChange]
+    undeclared: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Pool without members → sentences about what it requires and no service declares."""
+    warning: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """True if a change is visible."""
+        return any(item.differs for item in self.pools) or any(item.differs for item in self.generators)
+
+
+def load_manifests(command: str, files: Sequence[str]) -> list[Manifest]:
+    """Return the manifests in files and folders; end the command if one is invalid."""
     try:
-        loaded = load(files)
+        return load(files)
     except ManifestError as error:
-        fail("diff", str(error), exit_codes.USAGE)
-    for item in loaded:
-        if isinstance(item, str):
-            click.echo(f"ignored: {item} (only NodePools and NodePoolGenerators are compared)", err=True)
-    return [item for item in loaded if isinstance(item, Manifest)]
+        fail(command, str(error), exit_codes.USAGE)
 
 
-def only_namespace(manifests: Sequence[Manifest], option: str | None) -> str | None:
+def only_namespace(command: str, manifests: Sequence[Manifest], option: str | None) -> str | None:
     """Return the one namespace of the manifests and of -n; end the command if there are several, as kubectl does."""
-    named = {manifest.namespace for manifest in manifests if manifest.namespace} | ({option} if option else set())
+    ours = (manifest.namespace for manifest in manifests if manifest.kind)
+    named = {namespace for namespace in ours if namespace} | ({option} if option else set())
     if len(named) > 1:
         message = f"several namespaces in the manifests and -n: {', '.join(sorted(named))}; compare one at a time"
-        fail("diff", message, exit_codes.USAGE)
+        fail(command, message, exit_codes.USAGE)
     return next(iter(named), None)
 
 
-def compare(fleet: FleetSnapshot, manifests: Sequence[Manifest]) -> Difference:
-    """Return the changes that the manifests would make."""
+async def proposals(
+    connection: Connection, namespace: str, manifests: Sequence[Manifest]
+) -> tuple[FleetSnapshot, list[Pool | Generator], DryRun]:
+    """Return the fleet, and the pools and generators of manifests as the API server would store them.
+
+    Raises CommandError for what it refuses or does not serve, and ApiUnavailable.
+    """
+    await check_served(connection.api, manifests)
+    fleet = await read_with_kube_nodes(Reader(connection.api, namespace), *CUSTOM_KINDS)
     fleet.warn_unreadable()
+    result = await dry_run(connection.api, namespace, manifests, fleet.bodies)
+    return fleet, [_decoded(manifest, body) for manifest, body in result.bodies], result
+
+
+def compare(fleet: FleetSnapshot, proposed: Sequence[Pool | Generator], warning: str) -> Difference:
+    """Return the changes that the objects would make."""
     members = {name: fleet.members(name) for name in fleet.pools}
     stored = StoredFleet(fleet.views(), fleet.pools, fleet.generators, members)
-    proposed = [_dry_run(fleet, manifest) for manifest in manifests]
+    pools = [(item, compare_pool(item, stored)) for item in proposed if isinstance(item, Pool)]
     generators = [item for item in proposed if isinstance(item, Generator)]
-    return (
-        [compare_pool(item, stored) for item in proposed if isinstance(item, Pool)],
+    return Difference(
+        [change for _, change in pools],
         [compare_generator(item, stored, timestamp=timestamp()) for item in generators],
+        dict(_undeclared(fleet, pools)),
+        warning,
     )
 
 
-def _dry_run(fleet: FleetSnapshot, manifest: Manifest) -> Pool | Generator:
-    """Return the object as it would be stored: the stored one with spec and annotations of the manifest."""
-    stored = fleet.bodies.get((manifest.kind, manifest.name), {})
-    metadata = {"uid": "", "resourceVersion": "0", **(stored.get("metadata") or {}), "name": manifest.name}
-    annotations = {**(metadata.get("annotations") or {}), **(manifest.body["metadata"].get("annotations") or {})}
-    body = {**stored, "metadata": {**metadata, "annotations": annotations}, "spec": _spec(stored, manifest)}
-    decoded = decode(manifest.kind, body)
-    if not isinstance(decoded, Pool | Generator):
-        reason = decoded.reason if isinstance(decoded, DecodeError) else "another kind"
-        fail("diff", f"{manifest.kind}/{manifest.name}: {reason}", exit_codes.USAGE)
-    return decoded
+def _undeclared(
+    fleet: FleetSnapshot, pools: Sequence[tuple[Pool, PoolChange]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for pool, change in pools:
+        if not change.members_after:
+            yield change.name, undeclared(pool, map(fleet.services, fleet.nodes))
 
 
-def _spec(stored: Any, manifest: Manifest) -> Any:
-    """Return the spec of the manifest with the stored `generated`, which belongs to the generator of the pool."""
-    generated = (stored.get("spec") or {}).get("generated")
-    spec = manifest.body.get("spec") or {}
-    return {"generated": generated, **spec} if generated else spec
+def _decoded(manifest: Manifest, body: dict[str, Any]) -> Pool | Generator:
+    """Return the object. Raises CommandError if this program cannot read what the API server would store."""
+    metadata = {"uid": "", "resourceVersion": "0", **body["metadata"]}
+    decoded = decode(manifest.kind, {**body, "metadata": metadata}) if manifest.kind else None
+    if isinstance(decoded, Pool | Generator) and not decoded.problem:
+        return decoded
+    reason = decoded.reason if isinstance(decoded, DecodeError) else getattr(decoded, "problem", "another kind")
+    raise CommandError(f"{manifest.place}: this program cannot read it: {reason}", exit_codes.USAGE)
+
+
+def warn_ignored(manifests: Sequence[Manifest]) -> None:
+    """Print a line for each manifest that affects no pool."""
+    for item in manifests:
+        if item.kind is None:
+            text = f"ignored: {item.api_version} {item.kind_name} {item.name}"
+            click.echo(f"{text} (only NodePools and NodePoolGenerators are compared)", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic.alias_generators import to_camel
 
 from hotpool.api.slice import MemberState
+from hotpool.cli.differences import Difference
 from hotpool.cli.health import FleetHealth
 from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.render.top_rows import NodeRow, PoolRow, Rows
@@ -63,9 +64,28 @@ def pool_explanation(pool: Pool, summary: PoolExplanation, nearest: Sequence[Exp
         "pending": summary.pending,
         "missingService": missing_service(pool),
         "out": sum(summary.reasons.values()),
-        "reasons": [{"reason": criterion, "count": count} for criterion, count in summary.reasons.most_common()],
+        "reasons": _counted("reason", dict(summary.reasons.most_common())),
         "nearestMisses": [_miss(item) for item in nearest],
     }
+
+
+def proposed_pool(
+    pool: Pool, joins: Mapping[str, MemberState], summary: PoolExplanation, nearest: Sequence[Explanation]
+) -> Json:
+    """Return one item of `pools` of `why -f`."""
+    return {
+        "pool": pool.meta.name,
+        "mode": pool.spec.mode,
+        "paused": pool.paused,
+        "joins": _states(joins),
+        "out": sum(summary.reasons.values()),
+        "reasons": _counted("reason", dict(summary.reasons.most_common())),
+        "nearestMisses": [_miss(item) for item in nearest],
+    }
+
+
+def _states(nodes: Mapping[str, MemberState]) -> list[Json]:
+    return [{"node": node, "state": state} for node, state in nodes.items()]
 
 
 def _miss(item: Explanation) -> Json:
@@ -106,18 +126,29 @@ def _endpoint(facts: NodeFacts, offer: ServiceOffer) -> Json:
     }
 
 
-def pool_change(change: PoolChange) -> Json:
-    """Return one item of `pools` of `diff`."""
-    return _fields(change) | {
-        "joins": [{"node": node, "state": state} for node, state in change.joins.items()],
-        "leaves": [{"node": node, "reason": reason} for node, reason in change.leaves.items()],
+def difference(found: Difference) -> Json:
+    """Return the JSON of `diff`."""
+    return {
+        "differs": found.differs,
+        "pools": [
+            _pool_change(change) | {"undeclared": list(found.undeclared.get(change.name, ()))} for change in found.pools
+        ],
+        "generators": [_generator_change(change) for change in found.generators],
+        "warning": found.warning or None,
     }
 
 
-def generator_change(change: GeneratorChange) -> Json:
-    """Return one item of `generators` of `diff`."""
+def _pool_change(change: PoolChange) -> Json:
     return _fields(change) | {
-        "pools": [pool_change(pool) for pool in change.pools],
+        "joins": _states(change.joins),
+        "leaves": [{"node": node, "reason": reason} for node, reason in change.leaves.items()],
+        "reasons": _counted("reason", change.reasons),
+    }
+
+
+def _generator_change(change: GeneratorChange) -> Json:
+    return _fields(change) | {
+        "pools": [_pool_change(pool) for pool in change.pools],
         "notAdmitted": [item.model_dump() for item in change.not_admitted],
     }
 

@@ -72,6 +72,12 @@ def fleet_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def manifest_option(*, required: bool) -> Callable[[F], F]:
+    """Return a decorator that adds `--filename`, `-f`. The command gets `files`."""
+    text = "A file, a folder, or - for standard input; may be repeated."
+    return click.option("--filename", "-f", "files", multiple=True, required=required, help=text)
+
+
 @dataclass(frozen=True, slots=True)
 class RedisOptions:
     """Redis of a command, with the options of the operator."""

@@ -117,6 +117,27 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
     raise CommandError(text, exit_codes.NOT_FOUND)
 
 
+async def find_any(reader: Reader, name: str, namespace: str) -> Kind:
+    """Return whether a name is that of a node or of a pool. Raises CommandError if it is neither, or both.
+
+    The message has similar names of both kinds.
+    """
+    if "/" in name:
+        return Kind.POOL
+    node, pool = await reader.get(Kind.NODE, name), await reader.get(Kind.POOL, name)
+    if node and pool:
+        text = f"{name} is a node and a pool: choose by --node {name} or --pool {name}"
+        raise CommandError(text, exit_codes.USAGE)
+    if node or pool:
+        return Kind.NODE if node else Kind.POOL
+    nodes, pools = [[item["metadata"]["name"] async for item in reader.each(kind)] for kind in (Kind.NODE, Kind.POOL)]
+    if not (nodes or pools) and await _never_led(reader):
+        raise CommandError(no_fleet(namespace), exit_codes.NOT_FOUND)
+    others = f"; there are {len(nodes)} nodes and {len(pools)} pools: see -n and --context"
+    hint = (similar_hint(name, [*nodes, *pools]) or others) + await _retired(reader, name)
+    raise CommandError(f"no node or pool {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)
+
+
 async def _find_generated(reader: Reader, generator: str, key: str, namespace: str) -> dict[str, Any]:
     """Return the pool that a generator made for a key. Raises CommandError with similar keys if there is none."""
     keys: dict[str, str] = {}

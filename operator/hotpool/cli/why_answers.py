@@ -10,7 +10,7 @@ from hotpool.cli.ejections import read_ejections
 from hotpool.cli.fleet_reader import FleetSnapshot, read, read_node, read_slices, read_with_kube_nodes
 from hotpool.cli.leader import read_leader_if_allowed, warning_of
 from hotpool.cli.options import FleetOptions, OutputFormat, RedisOptions, print_json
-from hotpool.cli.query import find, run_query
+from hotpool.cli.query import find, find_any, run_query
 from hotpool.cli.undeclared import undeclared
 from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
 from hotpool.core.model import Kind, Pool
@@ -31,6 +31,15 @@ def _ask(fleet: FleetOptions, query: Callable[[Reader], Awaitable[T]]) -> tuple[
         return await query(reader), warning_of(await read_leader_if_allowed(reader))
 
     return run_query("why", fleet, both)
+
+
+def is_node(fleet: FleetOptions, name: str) -> bool:
+    """Return True for the name of a node, False for that of a pool. End the command if it is neither, or both."""
+
+    async def query(reader: Reader) -> bool:
+        return (await find_any(reader, name, fleet.namespace)) is Kind.NODE
+
+    return run_query("why", fleet, query)
 
 
 def explain_pair(fleet: FleetOptions, node: str, pool: str, output: OutputFormat) -> None:

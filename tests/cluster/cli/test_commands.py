@@ -167,6 +167,41 @@ def test_diff_predicts_the_effect_of_apply(running: Fleet, hotpool: Run) -> None
     wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=manifests).returncode == 0)
 
 
+def test_diff_asks_the_api_server_and_says_why_nobody_would_join(running: Fleet, hotpool: Run, tmp_path: Path) -> None:
+    def write(name: str, *objects: dict[str, Any]) -> None:
+        (tmp_path / name).write_text(yaml.safe_dump_all(objects), encoding="utf-8")
+
+    def diff(code: int, **options: Any) -> str:
+        result = hotpool("diff", "-f", str(tmp_path), **options)
+        assert result.returncode == code, result
+        assert (result.stderr == "") == (code < 2)
+        return " ".join((result.stdout + result.stderr).split())
+
+    admin = {"kubeconfig": running.admin}
+    gold = running.get("nodepools", "gold") or {}
+    write("a.yaml", gold)
+    assert "nodepool/gold (unchanged)" in diff(0, **admin)
+    none = pool("none", types=[{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["golden"]}]}])
+    write("b.yml", none)
+    text = diff(1, **admin)
+    assert "nodepool/none (new): 0 would join, 0 leave, 0 -> 0 members" in text
+    assert "No member: 2 nodes Attribute. No asr service declares tier golden; similar: gold." in text
+    assert "API server" not in text
+    assert "WARNING: not allowed to patch nodepools, create nodepools in namespace" in diff(1)
+    changed = {**gold, "spec": {**gold["spec"], "sliceSize": 7}}
+    write("a.yaml", changed)
+    write("b.yml", {**none, "spec": {**none["spec"], "minMembers": -1, "minMember": 1}})
+    refused = diff(2, **admin)
+    assert f"{tmp_path}/a.yaml: NodePool gold: " in refused
+    assert "sliceSize" in refused
+    assert f"{tmp_path}/b.yml: NodePool none: " in refused
+    assert "minMember" in refused
+    write("b.yml", {**none, "kind": "NodePol"})
+    served = "the API server does not serve hotpool.dev/v1alpha1 NodePol; similar: NodePool"
+    assert f"{tmp_path}/b.yml: NodePol none: {served}" in diff(2, **admin)
+    assert {item["metadata"]["name"] for item in running.list("nodepools")} == {"zh-en", "gold"}
+
+
 def test_a_viewer_can_run_every_query_and_nothing_else(running: Fleet, hotpool: Run) -> None:
     def nodes() -> dict[str, Any]:
         return {item["name"]: item for item in parsed(hotpool("top", "nodes", "-o", "json"))["nodes"]}

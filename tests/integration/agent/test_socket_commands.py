@@ -180,6 +180,8 @@ async def test_check_prints_every_error_or_lists_the_services(tmp_path: Path, ho
     assert [line.split(": ")[:2] for line in bad.err.splitlines()] == [
         [f"{path}:1", "version"],
         [f"{path}:4", "services[0]"],
+        [f"{path}:4", "services[0].run.command"],
+        [f"{path}:5", "services[1]"],
         [f"{path}:5", "services[1].prot"],
         [f"{path}:5", "services[1].type"],
         [f"{path}:6", "services[2].id"],
@@ -187,7 +189,7 @@ async def test_check_prints_every_error_or_lists_the_services(tmp_path: Path, ho
     ]
     path.write_text(
         "version: 1\nservices:\n- {id: a, type: asr, device: gpu, port: 1, model: m, autoStart: true,"
-        " run: {command: [x]}}\n- {id: b, type: nmt, port: 2, observe: {http: {}}}\n",
+        " run: {command: [sh]}}\n- {id: b, type: nmt, port: 2, observe: {http: {}}}\n",
         encoding="utf-8",
     )
     good = await hotpool_agent("check", str(path))
@@ -199,3 +201,8 @@ async def test_check_prints_every_error_or_lists_the_services(tmp_path: Path, ho
     ]
     plain = json.loads((await hotpool_agent("check", str(path), "-o", "json")).out)
     assert [(service["id"], service["autoStart"]) for service in plain["services"]] == [("a", True), ("b", False)]
+    path.write_text(path.read_text(encoding="utf-8").replace("[sh]", "[no-such-program]"), encoding="utf-8")
+    warned = await hotpool_agent("check", str(path))
+    assert (warned.code, warned.out) == (1, good.out)
+    expected = "services[0].run.command: warning: there is no program 'no-such-program' in PATH\n"
+    assert warned.err == f"{path}:3: {expected}"

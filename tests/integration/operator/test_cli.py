@@ -425,8 +425,8 @@ async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
         ("top", "nodes", "--sort-by", "members"),
         ("top", "--watch"),
         ("why",),
-        ("why", "edge-1"),
         ("why", "edge-1", "zh-en", "--pool", "zh-en"),
+        ("why", "--pool", "zh-en", "-f", "x.yaml"),
         ("diff",),
     ],
 )
@@ -475,19 +475,152 @@ _HEAD: Final = "apiVersion: hotpool.dev/v1alpha1\nkind: NodePool\nmetadata: {nam
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (_HEAD + "spec: {requires: {type: []}}", "-: NodePool p: spec.requires.type: unknown field"),
-        (_HEAD + "spec: {min_members: 1}", "-: NodePool p: spec.min_members: unknown field"),
-        (_HEAD + "spec: {minMembers: many}", "-: NodePool p: spec.minMembers: Input should be a valid integer"),
-        (_HEAD.replace("{name: p}", "{}"), "metadata.name is missing"),
+        (_HEAD.replace("{name: p}", "{}"), "-: NodePool: metadata.name is missing"),
         ("a: [", "-: while parsing"),
         ("just words", "-: not a Kubernetes object"),
+        ("kind: NodePool", "-: not a Kubernetes object: apiVersion None, kind NodePool"),
         ("", "no manifest"),
+        (
+            _HEAD.replace("NodePool", "NodePol"),
+            "-: NodePol p: the API server does not serve hotpool.dev/v1alpha1 NodePol; similar: NodePool",
+        ),
+        (
+            _HEAD.replace("v1alpha1", "v2"),
+            "-: NodePool p: the API server does not serve hotpool.dev/v2 NodePool; this program knows hotpool.dev/v1",
+        ),
+        (
+            _HEAD.replace("hotpool.dev", "hotpol.dev"),
+            "-: NodePool p: the API server does not serve hotpol.dev/v1alpha1 NodePool; similar: hotpool.dev",
+        ),
     ],
 )
-async def test_diff_prints_the_errors_of_a_manifest(hotpool: Run, text: str, expected: str) -> None:
-    result = await hotpool("diff", "-f", "-", text=text)
+@pytest.mark.parametrize("words", [("diff",), ("why",)])
+async def test_a_manifest_that_is_invalid_or_not_served_ends_with_2(
+    hotpool: Run, words: tuple[str, ...], text: str, expected: str
+) -> None:
+    result = await hotpool(*words, "-f", "-", text=text)
     assert (result.code, result.out) == (2, "")
     assert expected in result.err
+
+
+async def test_what_the_api_server_refuses_is_one_line_for_each_field_of_each_manifest(
+    hotpool: Run, reads: ReadApi
+) -> None:
+    causes = [{"field": f"spec.{name}", "message": f"{name} is\nwrong"} for name in ("minMembers", "mode")]
+    reads.refusals = {
+        "asr": {"code": 422, "message": "asr is invalid", "details": {"causes": causes}},
+        "more": {"code": 403, "message": "a policy denied the request"},
+    }
+    for command in ("diff", "why"):
+        result = await hotpool(command, "-f", "-", text=DIFF)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.splitlines() == [
+            f"hotpool {command}: -: NodePool asr: spec.minMembers: minMembers is wrong",
+            "-: NodePool asr: spec.mode: mode is wrong",
+            "-: NodePoolGenerator more: a policy denied the request",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("{requires: {type: []}}", "-: NodePool p: spec.requires.type: unknown field"),
+        ("{min_members: 1}", "-: NodePool p: spec.min_members: unknown field"),
+        ("{minMembers: many}", "-: NodePool p: spec.minMembers: Input should be a valid integer"),
+    ],
+)
+async def test_without_the_right_to_write_the_models_check_a_manifest(
+    hotpool: Run, reads: ReadApi, spec: str, expected: str
+) -> None:
+    reads.may_write = False
+    result = await hotpool("diff", "-f", "-", text=f"{_HEAD}spec: {spec}")
+    assert (result.code, result.out) == (2, "")
+    assert expected in result.err
+
+
+async def test_without_the_right_to_write_a_warning_says_that_the_server_did_not_check(
+    hotpool: Run, reads: ReadApi
+) -> None:
+    reads.may_write = False
+    warning = "not allowed to patch nodepools, create nodepoolgenerators in namespace fleet: the API server, which"
+    result = await hotpool("diff", "-f", "-", text=DIFF)
+    assert (result.code, " ".join(result.lines).startswith(f"WARNING: {warning}")) == (1, True)
+    assert (await hotpool("diff", "-f", "-", "-o", "json", text=DIFF)).json["warning"].startswith(warning)
+    assert "may refuse them" in (await hotpool("why", "-f", "-", "-o", "json", text=DIFF)).json["warning"]
+
+
+async def test_a_folder_is_read_as_by_kubectl_and_each_file_names_its_error(hotpool: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(DIFF)
+    (tmp_path / "a.json").write_text(json.dumps(yaml.safe_load(_HEAD)))
+    (tmp_path / "notes.txt").write_text("a: [")
+    (tmp_path / "c.yml").mkdir()
+    more = tmp_path / "d"
+    more.mkdir()
+    (more / "p.yml").write_text(_HEAD.replace("name: p", "name: q"))
+    found = (await hotpool("diff", "-f", str(tmp_path), "-f", str(more), "-o", "json")).json
+    assert [item["name"] for item in found["pools"]] == ["p", "asr", "q"]
+    (tmp_path / "b.yaml").write_text("- 1")
+    (tmp_path / "a.json").write_text("{}")
+    result = await hotpool("diff", "-f", str(tmp_path))
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        f"hotpool diff: {tmp_path}/a.json: not a Kubernetes object: apiVersion None, kind None",
+        f"{tmp_path}/b.yaml: not a Kubernetes object",
+    ]
+    assert "no manifest" in (await hotpool("diff", "-f", str(tmp_path / "c.yml"))).err
+
+
+_NOBODY: Final = _HEAD + "spec: {requires: {types: [{type: asr, attributes: [{key: model, anyOf: [wisper]}]}]}}"
+
+
+async def test_diff_says_why_a_pool_would_have_no_member(hotpool: Run, reads: ReadApi) -> None:
+    result = await hotpool("diff", "-f", "-", text=_NOBODY)
+    assert result.code == 1
+    text = " ".join(" ".join(result.lines).split())
+    assert "nodepool/p (new): 0 would join, 0 leave, 0 -> 0 members" in text
+    assert "No member: 3 nodes Attribute, 1 node TypeNotReady, 1 node NotReported." in text
+    (pool,) = (await hotpool("diff", "-f", "-", "-o", "json", text=_NOBODY)).json["pools"]
+    assert {item["reason"]: item["count"] for item in pool["reasons"]} == {
+        "Attribute": 3,
+        "NotReported": 1,
+        "TypeNotReady": 1,
+    }
+    explained = (await hotpool("why", "-f", "-", "-o", "json", text=_NOBODY)).json["pools"][0]
+    assert (explained["joins"], explained["reasons"]) == ([], pool["reasons"])
+    assert explained["undeclared"] == pool["undeclared"] != []
+    dry = _HEAD + "spec: {mode: DryRun, requires: {types: [{type: asr}]}}"
+    lines = " ".join((await hotpool("diff", "-f", "-", text=dry)).lines)
+    assert "No member: mode DryRun keeps out 2 nodes that would join; " in lines
+    reads.objects["nodecapabilities"].clear()
+    assert "No member: there is no node." in (await hotpool("diff", "-f", "-", text=_NOBODY)).out
+
+
+async def test_why_of_a_manifest_shows_who_would_join_and_why_the_others_would_not(hotpool: Run) -> None:
+    result = await hotpool("why", "-f", "-", "--limit", "1", text=DIFF)
+    assert (result.code, result.lines[0]) == (0, "asr as in -f: 1 node would join, 4 would not")
+    at = result.lines.index("")
+    assert [line.split() for line in result.lines[at + 1 : at + 3]] == [["WOULD", "JOIN", "STATE"], ["edge-1", "Ready"]]
+    assert any(line.split() == ["TypeNotReady", "2"] for line in result.lines)
+    (pool,) = (await hotpool("why", "-f", "-", "-o", "json", text=DIFF)).json["pools"]
+    assert pool["joins"] == [{"node": "edge-1", "state": "Ready"}]
+    assert len(pool["nearestMisses"]) == pool["out"] == 4
+    generator = DIFF.replace("kind: NodePool\n", "kind: NodeCapability\n")
+    result = await hotpool("why", "-f", "-", text=generator)
+    assert (result.code, "for a generator see hotpool diff" in result.err) == (2, True)
+
+
+async def test_why_of_one_name_explains_the_node_or_pool_that_has_it(hotpool: Run, reads: ReadApi) -> None:
+    assert (await hotpool("why", "edge-1")).lines[0].startswith("edge-1: Live")
+    assert (await hotpool("why", "zh-en")).lines[0].startswith("zh-en: 1 member")
+    result = await hotpool("why", "zh-em")
+    assert (result.code, result.err) == (5, "hotpool why: no node or pool zh-em in namespace fleet; similar: zh-en\n")
+    assert "similar: edge-1" in (await hotpool("why", "edg-1")).err
+    assert "there are 5 nodes and 2 pools" in (await hotpool("why", "qqqq")).err
+    reads.put(pool_object("edge-1", requires=SPEECH))
+    result = await hotpool("why", "edge-1")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "hotpool why: edge-1 is a node and a pool: choose by --node edge-1 or --pool edge-1\n"
+    assert (await hotpool("why", "--pool", "edge-1")).code == 0
 
 
 async def test_diff_of_a_missing_file_and_of_two_namespaces_is_wrong_usage(hotpool: Run) -> None:
@@ -510,6 +643,7 @@ QUERIES: Final = [
     ("top",),
     ("events", "edge-1"),
     ("diff", "-f", "-"),
+    ("why", "-f", "-"),
 ]
 
 
@@ -585,7 +719,7 @@ async def test_a_refused_request_is_one_line_with_verb_and_resource(
     status, code, expected = refusal
     reads.refused = dict.fromkeys(reads.objects, status)
     result = await hotpool(*words, text=DIFF)
-    message = expected.replace("list", "get") if words[0] in {"why", "events"} else expected
+    message = expected.replace("list", "get") if words[0] in {"why", "events"} and "-f" not in words else expected
     assert (result.code, result.out) == (code, "")
     assert len([line for line in result.err.splitlines() if not line.startswith("ignored")]) == 1
     assert message in result.err

@@ -1,33 +1,47 @@
 """Text output of `diff`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.table import Table
 from rich.text import Text
 
-from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, plural, print_line
+from hotpool.cli.differences import Difference
+from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, plural, print_line, print_warning, sentence
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 
 _Row = tuple[str, str, str, str]
 """Sign, name, text, colour."""
 
 
-def show(pools: Sequence[PoolChange], generators: Sequence[GeneratorChange]) -> None:
-    """Print the changes of each manifest, in the order given."""
-    for change in pools:
-        _show_pool(change)
-    for generator in generators:
+def show(found: Difference) -> None:
+    """Print the changes of each manifest, pools first."""
+    print_warning(found.warning and f"WARNING: {found.warning}.")
+    for change in found.pools:
+        _show_pool(change, found.undeclared.get(change.name, ()))
+    for generator in found.generators:
         _show_generator(generator)
 
 
-def _show_pool(change: PoolChange) -> None:
+def _show_pool(change: PoolChange, undeclared: Iterable[str]) -> None:
     print_line(Text.assemble((f"nodepool/{change.name} ", BOLD), f"({change.kind}): {_counts(change)}"))
     if change.ready_before != change.ready_after:
         print_line(f"  Ready: {_ready(change.ready_before)} -> {_ready(change.ready_after)}")
+    if reason := _no_member(change):
+        print_line(Text(f"  {sentence(reason)}.", WARNING))
+    for text in undeclared:
+        print_line(Text(f"  {sentence(text)}.", WARNING))
     rows: list[_Row] = [("+", node, state, GOOD) for node, state in change.joins.items()]
     rows += [("-", node, reason, BAD) for node, reason in change.leaves.items()]
     if rows:
         print_line(_rows(rows))
+
+
+def _no_member(change: PoolChange) -> str:
+    """Return why the pool would have no member, empty if it would have one or be removed."""
+    if change.members_after or change.kind == "removed":
+        return ""
+    counts = ", ".join(f"{plural(count, 'node')} {reason}" for reason, count in change.reasons.items())
+    return f"no member: {'; '.join(filter(None, (change.withheld, counts))) or 'there is no node'}"
 
 
 def _ready(ready: bool | None) -> str:  # noqa: FBT001 - a value, not a switch.
@@ -65,9 +79,10 @@ def _show_generator(change: GeneratorChange) -> None:
 def _pool_row(change: PoolChange) -> _Row:
     match change.kind:
         case "new":
-            return "+", change.name, plural(change.members_after, "member"), GOOD
+            return "+", change.name, _no_member(change) or plural(change.members_after, "member"), GOOD
         case "removed":
             later = f" when empty for {change.after_seconds} s" if change.after_seconds else ""
             return "-", change.name, f"removed{later}; has {plural(change.members_before, 'member')}", BAD
         case _:
-            return "~", change.name, _counts(change), WARNING
+            reason = _no_member(change)
+            return "~", change.name, _counts(change) + (f"; {reason}" if reason else ""), WARNING

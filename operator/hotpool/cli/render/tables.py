@@ -57,3 +57,8 @@ def listing(items: Iterable[str]) -> Table:
 def plural(count: int, noun: str) -> str:
     """Return `1 node` or `2 nodes`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return the text with a capital at its start."""
+    return text[:1].upper() + text[1:]

@@ -1,13 +1,14 @@
 """Text output of `why`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
+from hotpool.api.slice import MemberState
 from hotpool.cli.node_events import HistoryEntry
-from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, listing, plural, print_line, table
+from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, listing, plural, print_line, sentence, table
 from hotpool.common.durations import ago
 from hotpool.core.capacity import ReadyService, limits_of
 from hotpool.core.explain.explain import Explanation, MembershipState, PoolExplanation
@@ -34,7 +35,7 @@ def show_explanation(explanation: Explanation, now: datetime) -> None:
     print_line(Text.assemble((head, BOLD), _verdict(explanation, now, _LINE_WIDTH - len(head))))
     print_line("", table(("MET", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
     for remark in explanation.remarks:
-        print_line("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
+        print_line("", f"{sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
     if explanation.first_unmet:
         print_line("", f"Decided by {explanation.first_unmet.criterion}: {explanation.first_unmet.required}.")
     _show_remedies(explanation)
@@ -42,10 +43,6 @@ def show_explanation(explanation: Explanation, now: datetime) -> None:
 
 def _met(*, met: bool) -> Text:
     return Text("yes", GOOD) if met else Text("NO", BAD)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _show_remedies(explanation: Explanation) -> None:
@@ -100,8 +97,33 @@ def show_pool(
         print_line(f"{_unwritten(pool, summary.pending)}.")
     if problem := missing_service(pool):
         print_line(f"No Service: {problem}.")
+    _show_misses(summary, nearest, undeclared)
+    if summary.candidates:
+        print_line("", f"For remedies: hotpool why {summary.candidates[0]} {pool.meta.name}")
+
+
+def show_proposed(
+    pool: Pool,
+    joins: Mapping[str, MemberState],
+    summary: PoolExplanation,
+    nearest: Sequence[Explanation],
+    undeclared: Sequence[str],
+) -> None:
+    """Print one pool of `why -f`."""
+    counts = f"{plural(len(joins), 'node')} would join, {sum(summary.reasons.values())} would not"
+    print_line(Text.assemble((f"{pool.meta.name} as in -f: ", BOLD), counts))
+    if pool.paused or pool.spec.mode == "DryRun":
+        print_line("In mode DryRun nothing is written." if pool.spec.mode == "DryRun" else "While paused, none joins.")
+    if joins:
+        rows = [(node, Text(state, GOOD if state == "Ready" else WARNING)) for node, state in joins.items()]
+        print_line("", table(("WOULD JOIN", "STATE"), rows))
+    _show_misses(summary, nearest, undeclared)
+
+
+def _show_misses(summary: PoolExplanation, nearest: Sequence[Explanation], undeclared: Sequence[str]) -> None:
+    """Print the reasons of the nodes that are out, and the nearest misses."""
     for text in undeclared:
-        print_line(Text(f"{_sentence(text)}.", WARNING))
+        print_line(Text(f"{sentence(text)}.", WARNING))
     if not summary.reasons:
         return
     rows = [(criterion, str(count)) for criterion, count in summary.reasons.most_common()]
@@ -109,7 +131,6 @@ def show_pool(
     print_line("", table(("NEAREST MISSES", "UNMET", "REQUIREMENTS"), map(_miss, nearest), right=["UNMET"]))
     if len(summary.candidates) > len(nearest):
         print_line(f"… and {len(summary.candidates) - len(nearest)} more: --limit")
-    print_line("", f"For remedies: hotpool why {summary.candidates[0]} {pool.meta.name}")
 
 
 def _unwritten(pool: Pool, count: int) -> str:

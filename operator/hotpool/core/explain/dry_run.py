@@ -4,13 +4,13 @@ Pure. `core.matching` evaluates both the stored and the new spec, so that an obj
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.explain.explain import brake_active
+from hotpool.core.explain.explain import brake_active, explain_pool
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, predicates
 from hotpool.core.model import Generator, Member, Meta, NodeView, Pool
@@ -36,6 +36,10 @@ class PoolChange:
     ready_after: bool | None
     after_seconds: int = 0
     """Delay of the change: a generator removes a surplus pool after its grace."""
+    withheld: str = ""
+    """Why the pool would have no member although nodes meet its requirements, or empty."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """If the pool would have no member: deciding criterion → number of nodes, the most frequent first."""
 
     @property
     def differs(self) -> bool:
@@ -69,6 +73,7 @@ def compare(before: Pool | None, after: Pool | None, views: Mapping[str, NodeVie
     kind: ChangeKind = "new" if before is None else "removed" if after is None else "changed"
     if before and after and (before.spec, before.paused) == (after.spec, after.paused):
         kind = "unchanged"
+    withheld, reasons = _absence(after, views) if after and not new else ("", {})
     return PoolChange(
         name=next(pool.meta.name for pool in (after, before) if pool),
         kind=kind,
@@ -78,7 +83,25 @@ def compare(before: Pool | None, after: Pool | None, views: Mapping[str, NodeVie
         members_after=len(new),
         ready_before=_ready(before, old.values()),
         ready_after=_ready(after, new.values()),
+        withheld=withheld,
+        reasons=reasons,
     )
+
+
+def _absence(pool: Pool, views: Mapping[str, NodeView]) -> tuple[str, Mapping[str, int]]:
+    """Return why nodes that meet the requirements of a pool do not join, and the reasons of the others by count."""
+    summary = explain_pool(views, pool, {})
+    cause = "mode DryRun" if pool.spec.mode == "DryRun" else "the pause of the pool"
+    count = f"{summary.pending} node{'' if summary.pending == 1 else 's'}"
+    withheld = f"{cause} keeps out {count} that would join" if summary.pending else ""
+    return withheld, dict(summary.reasons.most_common())
+
+
+def would_join(pool: Pool, views: Mapping[str, NodeView]) -> dict[str, MemberState]:
+    """Return the nodes that meet all requirements of a pool, whatever its mode, with the state of each as a member."""
+    compiled = predicates(pool.spec)
+    states = ((node, first_failure(view, compiled).state) for node, view in sorted(views.items()))
+    return {node: state for node, state in states if state}
 
 
 def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Members) -> dict[str, MemberState]:

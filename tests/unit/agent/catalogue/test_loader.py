@@ -80,6 +80,55 @@ def test_a_whole_catalogue_is_read() -> None:
     assert second.attributes.rules[0].blocked == ("ja-zh",)
 
 
+def test_errors_between_fields_are_reported_beside_those_of_fields() -> None:
+    text = """\
+        version: 2
+        onAgentExit: keep
+        drainTimeoutSeconds: 5
+        services:
+        - id: a
+          type: asr
+          device: tpu
+          run: {command: [x]}
+          observe: {tcp: {}}
+        - id: a
+          type: nmt
+          observe: {http: {expectStatus: 1}, tcp: {port: 0}}
+          drainTimeoutSeconds: 5
+        - 7
+        """
+    assert [line.removeprefix("c.yaml:").split(": ")[:2] for line in errors(text)] == [
+        ["1", "version"],
+        ["3", "drainTimeoutSeconds"],
+        ["5", "services[0]"],
+        ["7", "services[0].device"],
+        ["10", "services[1].id"],
+        ["12", "services[1].observe"],
+        ["12", "services[1].observe.http.expectStatus"],
+        ["12", "services[1].observe.tcp.port"],
+        ["13", "services[1].drainTimeoutSeconds"],
+        ["14", "services[2]"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "port: 70000\nobserve: {tcp: {}}",
+        "observe: {tcp: {port: x}}",
+        "observe: {tpc: {port: 1}}",
+        "rnu: {command: [x]}",
+        "run: {command: [x, 1]}",
+        "run: []",
+        "observe: {process: {name: a/b}}",
+        "run: {command: [x]}\nport: 5\ninFlight: {http: {}, metrik: a}",
+        "observe: {http: {port: 5, scheme: https, caFile: x}}",
+    ],
+)
+def test_nothing_that_follows_from_an_invalid_field_is_reported(lines: str) -> None:
+    assert len(errors(service(lines))) == 1
+
+
 def test_every_error_is_reported_at_once_with_line_and_field() -> None:
     text = """\
         version: 1
