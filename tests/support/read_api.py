@@ -43,7 +43,7 @@ class ReadApi:
         self.requests: set[tuple[str, str, str]] = set()
         """(verb, group, plural) of all requests, as a Role has to allow them."""
         self.elsewhere: list[str] | None = None
-        """Namespaces of the fleets of the cluster, None: nobody may list Leases of all namespaces."""
+        """Namespaces of the fleets of the cluster, None: the account may not list Leases of all namespaces."""
         self.namespaces: set[str] = set()
         """The namespaces of all requests."""
         self.refusals: dict[str, Json] = {}

@@ -132,7 +132,7 @@ async def find_any(reader: Reader, name: str, namespace: str) -> Kind:
         return Kind.NODE if node else Kind.POOL
     nodes, pools = [[item["metadata"]["name"] async for item in reader.each(kind)] for kind in (Kind.NODE, Kind.POOL)]
     if not (nodes or pools) and await _never_led(reader):
-        raise CommandError(no_fleet(namespace), exit_codes.NOT_FOUND)
+        raise CommandError(await no_fleet(reader, namespace), exit_codes.NOT_FOUND)
     others = f"; there are {len(nodes)} nodes and {len(pools)} pools: see -n and --context"
     hint = (similar_hint(name, [*nodes, *pools]) or others) + await _retired(reader, name)
     raise CommandError(f"no node or pool {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)

@@ -1,7 +1,4 @@
-"""Immutable values of the core: nodes, pools, slices and generators as last observed.
-
-Independent of the JSON of the API server, which `kube.decode` converts.
-"""
+"""Immutable values of the core: objects as last observed, independent of the JSON that `kube.decode` converts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
