@@ -84,7 +84,7 @@ class ReadApi:
         if request.path in {"/api/v1", f"/apis/{API_VERSION}"}:
             kinds = PLURALS if request.path != "/api/v1" else ["ConfigMap"]
             return web.json_response({"resources": [{"kind": kind} for kind in kinds]})
-        if request.path.count("/") == _DEPTH_OF_VERSION:
+        if request.path.startswith("/apis/") and request.path.count("/") == _DEPTH_OF_VERSION:
             return _failure(404, "the server could not find the requested resource")
         if "dryRun" in request.query:
             return await self._dry_run(request)

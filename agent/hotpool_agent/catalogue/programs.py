@@ -3,9 +3,14 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 from hotpool_agent.catalogue.problems import Problem
+from hotpool_agent.untrusted_text import quoted
+
+_SHOWN: Final = 300
+"""Longest path in a message, in characters."""
 
 
 def missing_programs(catalogue: Catalogue, base: Path) -> Iterator[Problem]:
@@ -15,7 +20,9 @@ def missing_programs(catalogue: Catalogue, base: Path) -> Iterator[Problem]:
         if service.run:
             folder, env = base / service.run.working_dir, env | service.run.env
             if not folder.is_dir():
-                yield Problem(("services", index, "run", "workingDir"), f"there is no folder {folder}")
+                yield Problem(
+                    ("services", index, "run", "workingDir"), f"there is no folder {quoted(str(folder), _SHOWN)}"
+                )
                 continue
         for path, argv in _commands(service):
             if problem := program_problem(argv[0], folder, env):
@@ -31,8 +38,12 @@ def program_problem(program: str, folder: Path, env: Mapping[str, str]) -> str:
     if any(os.access(file, os.X_OK) for file in files):
         return ""
     if files:
-        return f"cannot be run: {files[0]} is not executable"
-    return f"there is no program {places[0]}" if "/" in program else f"there is no program {program!r} in PATH"
+        return f"cannot be run: {quoted(str(files[0]), _SHOWN)} is not executable"
+    return (
+        f"there is no program {quoted(str(places[0]), _SHOWN)}"
+        if "/" in program
+        else f"there is no program {quoted(program)} in PATH"
+    )
 
 
 def _commands(service: ServiceSpec) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

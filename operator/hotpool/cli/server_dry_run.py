@@ -30,6 +30,8 @@ _QUERY: Final = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": "
 _REFUSALS: Final = {400, 403, 404, 409, 413, 415, 422}
 """Statuses by which the API server, or an admission policy, refuses an object."""
 _FORBIDDEN: Final = 403
+_NO_FIELD: Final = "<nil>"
+"""Field of the note that rules were left out because of the other errors."""
 _SERVER_SET: Final = {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp"}
 _IDENTITY: Final = {"apiVersion", "kind", "metadata", "status"}
 
@@ -203,9 +205,9 @@ def _causes(error: ApiException) -> list[str]:
     with suppress(ValueError, TypeError):
         status = json.loads(error.body or "")
     details = status.get("details") if isinstance(status, dict) else None
-    causes = [item for item in (details or {}).get("causes") or [] if item.get("field") and item.get("message")]
+    causes = [item for item in (details or {}).get("causes") or [] if item.get("field", _NO_FIELD) != _NO_FIELD]
     if causes:
-        return list(dict.fromkeys(f"{item['field']}: {_one_line(item['message'])}" for item in causes))
+        return list(dict.fromkeys(f"{item['field']}: {_one_line(item.get('message', ''))}" for item in causes))
     message = status.get("message") if isinstance(status, dict) else None
     return [_one_line(message or f"{error.status} {error.reason}")]
 

@@ -507,6 +507,7 @@ async def test_what_the_api_server_refuses_is_one_line_for_each_field_of_each_ma
     hotpool: Run, reads: ReadApi
 ) -> None:
     causes = [{"field": f"spec.{name}", "message": f"{name} is\nwrong"} for name in ("minMembers", "mode")]
+    causes.append({"field": "<nil>", "message": "some validation rules were not checked"})
     reads.refusals = {
         "asr": {"code": 422, "message": "asr is invalid", "details": {"causes": causes}},
         "more": {"code": 403, "message": "a policy denied the request"},

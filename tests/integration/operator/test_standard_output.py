@@ -34,7 +34,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Path:
     path = tmp_path / "c.yaml"
-    entry = "- {id: s%d, type: asr, model: %s, run: {command: [x]}}\n"
+    entry = "- {id: s%d, type: asr, model: %s, run: {command: [sh]}}\n"
     path.write_text("version: 1\nservices:\n" + "".join(entry % (n, NAME) for n in range(9)), encoding="utf-8")
     return path
 

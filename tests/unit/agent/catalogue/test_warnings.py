@@ -147,7 +147,7 @@ def test_a_program_is_looked_up_as_exec_does(tmp_path: Path) -> None:
     assert program_problem("serve", tmp_path, path) == ""
     assert program_problem("bin/serve", tmp_path, {}) == ""
     assert program_problem(str(program), Path("/nowhere"), {}) == ""
-    assert program_problem("plain", tmp_path, path) == f"cannot be run: {plain} is not executable"
+    assert program_problem("plain", tmp_path, path) == f"cannot be run: {str(plain)!r} is not executable"
     assert program_problem("bin", tmp_path, {"PATH": "."}) == "there is no program 'bin' in PATH"
     assert program_problem("", tmp_path, path) == "there is no program '' in PATH"
     assert program_problem("serve", tmp_path, {"PATH": ""}) == "there is no program 'serve' in PATH"
