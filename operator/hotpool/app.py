@@ -159,9 +159,8 @@ class Operator:
                 writer, self._cache, self._clock, self._elector, self._cluster_id, recorder=self._recorder
             )
             targets.append(redis)
-        self._drain_reader = DrainReader(
-            redis, self._cache, self._clock, context.drains, self._manager.mark, memory=self._elector
-        )
+        drains, mark = context.drains, self._manager.mark
+        self._drain_reader = DrainReader(redis, self._cache, self._clock, drains, mark, memory=self._elector)
         targets.append(KubernetesTarget(context, self._reader))
         return [*targets, self._service_target(refusal)] if self._settings.services else targets
 
@@ -234,8 +233,7 @@ class Operator:
         if unfinished:
             log.error("parts did not end in time", parts=unfinished)
         if unfinished or not watcher.done():
-            # Leadership is released, so waiting longer would only delay the restart. Never cancel kopf: its tasks then
-            # wait for each other without end, and asyncio.run for them.
+            # Leadership is released, so waiting only delays the restart. Cancelled tasks of kopf never end.
             drain_stderr()
             os._exit(1 if unfinished else code)
         return code

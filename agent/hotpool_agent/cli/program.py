@@ -41,7 +41,7 @@ app: Final = LazyGroup(
         "status": ("hotpool_agent.cli.status", "Show the services and the connection to the cluster."),
         "report": ("hotpool_agent.cli.status", "Print the report that the agent would send now."),
         "logs": ("hotpool_agent.cli.logs", "Print the output of a service."),
-        "check": ("hotpool_agent.cli.check", "Check a catalogue and print every error."),
+        "check": ("hotpool_agent.cli.check", "Check a catalogue and print every error and warning."),
     },
     version=__version__,
     sections=_HELP,
