@@ -61,10 +61,10 @@ async def proposals(
 
     Raises CommandError for what it refuses or does not serve, and ApiUnavailable.
     """
-    await check_served(connection.api, manifests)
+    await check_served(connection, manifests)
     fleet = await read_with_kube_nodes(Reader(connection.api, namespace), *CUSTOM_KINDS)
     fleet.warn_unreadable()
-    result = await dry_run(connection.api, namespace, manifests, fleet.bodies)
+    result = await dry_run(connection, namespace, manifests, fleet.bodies)
     return fleet, [_decoded(manifest, body) for manifest, body in result.bodies], result
 
 
