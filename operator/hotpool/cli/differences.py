@@ -17,7 +17,6 @@ from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, StoredFlee
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
 from hotpool.kube.client import Connection
 from hotpool.kube.decode import DecodeError, decode
-from hotpool.kube.dry_run import DryRunWriter
 from hotpool.kube.reader import Reader
 
 
@@ -62,11 +61,10 @@ async def proposals(
 
     Raises CommandError for what it refuses or does not serve, and ApiUnavailable.
     """
-    writer, reader = DryRunWriter(connection.api, namespace), Reader(connection.api, namespace)
-    await check_served(writer, manifests)
-    fleet = await read_with_kube_nodes(reader, *CUSTOM_KINDS)
+    await check_served(connection, manifests)
+    fleet = await read_with_kube_nodes(Reader(connection.api, namespace), *CUSTOM_KINDS)
     fleet.warn_unreadable()
-    result = await dry_run(writer, reader, manifests, fleet.bodies)
+    result = await dry_run(connection, namespace, manifests, fleet.bodies)
     return fleet, [_decoded(manifest, body) for manifest, body in result.bodies], result
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from hotpool.api.meta import API_VERSION, GROUP
 from hotpool.cli.manifests import Manifest, model_errors
@@ -11,15 +11,13 @@ from hotpool.cli.options import CommandError
 from hotpool.common import exit_codes
 from hotpool.common.similar_names import similar_hint
 from hotpool.core.model import Kind
-from hotpool.kube.dry_run import DryRunWriter, Refusal
+from hotpool.kube.client import Connection
+from hotpool.kube.dry_run import SERVER_SET, Refusal, dry_run_write, served_kinds
 from hotpool.kube.reader import Reader
 
 Json = dict[str, Any]
 _Right = tuple[str, str]
 """Verb and resource."""
-
-_SERVER_SET: Final = {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp"}
-_IDENTITY: Final = {"apiVersion", "kind", "metadata", "status"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +28,17 @@ class DryRun:
     warning: str = ""
 
 
-async def check_served(writer: DryRunWriter, manifests: Iterable[Manifest]) -> None:
+async def check_served(connection: Connection, manifests: Sequence[Manifest]) -> None:
     """Raise CommandError with a line for each manifest of a kind that the API server does not serve.
 
     Raises ApiUnavailable.
     """
-    wanted = list(manifests)
-    served = {version: await writer.kinds(version) for version in dict.fromkeys(item.api_version for item in wanted)}
+    versions = dict.fromkeys(item.api_version for item in manifests)
+    served = {version: await served_kinds(connection.api, version) for version in versions}
     lines = [
         f"{item.place}: the API server does not serve {item.api_version} {item.kind_name}"
         f"{_other_kinds(item, served[item.api_version])}"
-        for item in wanted
+        for item in manifests
         if item.kind_name not in served[item.api_version]
     ]
     if lines:
@@ -57,8 +55,8 @@ def _other_kinds(manifest: Manifest, kinds: frozenset[str]) -> str:
 
 
 async def dry_run(
-    writer: DryRunWriter,
-    reader: Reader,
+    connection: Connection,
+    namespace: str,
     manifests: Sequence[Manifest],
     stored: Mapping[tuple[Kind, str], Mapping[str, Any]],
 ) -> DryRun:
@@ -68,9 +66,9 @@ async def dry_run(
     not write gets the objects as the models of this program read them, and a warning.
     """
     writes = [_Write(item, item.kind, stored.get((item.kind, item.name))) for item in manifests if item.kind]
-    results = await asyncio.gather(*(_dry_run_one(writer, write) for write in writes))
+    results = await asyncio.gather(*(write.send(connection, namespace) for write in writes))
     answers = list(zip(writes, results, strict=True))
-    missing = await _missing_rights(reader, answers)
+    missing = await _missing_rights(Reader(connection.api, namespace), answers)
     lines = [
         line
         for write, result in answers
@@ -79,8 +77,8 @@ async def dry_run(
     ]
     if lines:
         raise CommandError("\n".join(lines), exit_codes.USAGE)
-    bodies = [(write.manifest, result if isinstance(result, dict) else write.body) for write, result in answers]
-    return DryRun(bodies, _warning(missing, writer.namespace))
+    bodies = [(write.manifest, write.body if isinstance(result, Refusal) else result) for write, result in answers]
+    return DryRun(bodies, _warning(missing, namespace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +99,15 @@ class _Write:
         """The stored object with the fields of the manifest, whose spec is the whole new one."""
         return _merged(self.manifest, self.stored)
 
-
-async def _dry_run_one(writer: DryRunWriter, write: _Write) -> Json | Refusal:
-    """Return the object that would be stored, or the refusal. Raises ApiUnavailable."""
-    if write.stored is None:
-        return await writer.create(write.kind, write.body)
-    return await writer.patch(write.kind, write.manifest.name, _operations(write.body))
+    async def send(self, connection: Connection, namespace: str) -> Json | Refusal:
+        """Ask for a dry run. Return the object that would be stored, or the refusal. Raises ApiUnavailable."""
+        exists = self.stored is not None
+        return await dry_run_write(connection.api, namespace, self.kind, self.manifest.name, self.body, exists=exists)
 
 
 def _merged(manifest: Manifest, stored: Mapping[str, Any] | None) -> Json:
     """Return the stored object with the fields of the manifest."""
-    given = {key: value for key, value in manifest.body["metadata"].items() if key not in _SERVER_SET}
+    given = {key: value for key, value in manifest.body["metadata"].items() if key not in SERVER_SET}
     old = (stored or {}).get("metadata") or {}
     maps = {
         key: {**(old.get(key) or {}), **(given.get(key) or {})}
@@ -134,31 +130,18 @@ def _spec(stored: Mapping[str, Any] | None, manifest: Manifest) -> Any:
     return {"generated": generated, **spec} if generated and isinstance(spec, dict) else spec
 
 
-def _operations(body: Json) -> list[Json]:
-    """Return the JSON patch that makes the stored object this one."""
-    metadata = {key: value for key, value in body["metadata"].items() if key not in {*_SERVER_SET, "namespace"}}
-    fields = {f"/{_escaped(key)}": value for key, value in body.items() if key not in _IDENTITY}
-    fields |= {f"/metadata/{_escaped(key)}": value for key, value in metadata.items()}
-    return [{"op": "add", "path": pointer, "value": value} for pointer, value in fields.items()]
-
-
-def _escaped(key: Any) -> str:
-    return str(key).replace("~", "~0").replace("/", "~1")
-
-
 async def _missing_rights(reader: Reader, answers: Iterable[tuple[_Write, Json | Refusal]]) -> list[_Right]:
     """Return the rights that the account lacks. An admission policy refuses with the same status."""
-    forbidden = [write.right for write, found in answers if isinstance(found, Refusal) and found.forbidden]
+    forbidden = [write.right for write, result in answers if isinstance(result, Refusal) and result.forbidden]
     return [right for right in dict.fromkeys(forbidden) if not await reader.may(right[0], GROUP, right[1])]
 
 
 def _warning(missing: Iterable[_Right], namespace: str) -> str:
     rights = ", ".join(f"{verb} {resource}" for verb, resource in missing)
-    text = (
-        f"not allowed to {rights} in namespace {namespace}: the API server, which may refuse them, did not check them"
-    )
+    reason = f"not allowed to {rights} in namespace {namespace}"
+    text = f"{reason}: the API server did not check the manifests, and may refuse them"
     return text if rights else ""
 
 
 def _lines(manifest: Manifest, refusal: Refusal) -> list[str]:
-    return [f"{manifest.place}: {line}" for line in refusal.lines]
+    return [f"{manifest.place}: {error}" for error in refusal.errors]

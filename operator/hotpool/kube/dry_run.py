@@ -1,11 +1,11 @@
-"""Writes that the API server checks as any other, but does not store (dry runs)."""
+"""Dry runs of writes: what the API server would store, and what it refuses. Nothing is written."""
 
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
-from urllib.parse import quote
 
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
@@ -22,53 +22,49 @@ _QUERY: Final = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": "
 _REFUSALS: Final = {400, 403, 404, 409, 413, 415, 422}
 """Statuses by which the API server, or an admission policy, refuses an object."""
 _FORBIDDEN: Final = 403
+_NO_FIELD: Final = "<nil>"
+"""Field of the note that rules were left out because of the other errors."""
+_IDENTITY: Final = {"apiVersion", "kind", "metadata", "status"}
+SERVER_SET: Final = {
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "deletionTimestamp",
+}
+"""Fields of metadata that the API server sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Answer to a write that is refused. `lines`: the message, one line for each field if it names fields."""
+    """Refusal of a write. `errors`: the message of the API server, a line for each field if it names fields."""
 
+    errors: tuple[str, ...]
     forbidden: bool
-    lines: Sequence[str]
+    """True if the account lacks a right, or an admission policy refuses the object."""
 
 
-@dataclass(frozen=True, slots=True)
-class DryRunWriter:
-    """Dry runs of the writes of pools and generators in one namespace. Each raises ApiUnavailable."""
-
-    _api: ApiClient
-    namespace: str
-
-    async def kinds(self, version: str) -> frozenset[str]:
-        """Return the kinds of an apiVersion that the API server serves."""
-        pending = request(self._api, "GET", path(version), seconds=READ_TIMEOUT)
-        found = await asked_if_present(pending, "get", f"the kinds of {version}", "")
-        return frozenset(item["kind"] for item in (found or {}).get("resources") or [])
-
-    async def create(self, kind: Kind, body: Json) -> Json | Refusal:
-        """Return the object that a POST would store."""
-        pending = request(self._api, "POST", self._path(kind), query=_QUERY, seconds=READ_TIMEOUT, body=body)
-        return await _answer(pending, "create", f"{kind.value}/{body['metadata']['name']}")
-
-    async def patch(self, kind: Kind, name: str, operations: Sequence[Json]) -> Json | Refusal:
-        """Return the object that a JSON patch would store."""
-        pending = request(
-            self._api,
-            "PATCH",
-            f"{self._path(kind)}/{quote(name, safe='')}",
-            query=_QUERY,
-            seconds=READ_TIMEOUT,
-            body=operations,
-            content_type=JSON_PATCH,
-        )
-        return await _answer(pending, "patch", f"{kind.value}/{name}")
-
-    def _path(self, kind: Kind) -> str:
-        return path(API_VERSION, "namespaces", self.namespace, kind.value)
+async def served_kinds(api: ApiClient, version: str) -> frozenset[str]:
+    """Return the kinds of an apiVersion that the API server serves. Raises ApiUnavailable."""
+    pending = request(api, "GET", path(version), seconds=READ_TIMEOUT)
+    found = await asked_if_present(pending, "get", f"the kinds of {version}", "")
+    return frozenset(item["kind"] for item in (found or {}).get("resources") or [])
 
 
-async def _answer(pending: Awaitable[Json], verb: str, resource: str) -> Json | Refusal:
-    result: Json | Refusal = await asked(_or_refusal(pending), verb, resource)
+async def dry_run_write(
+    api: ApiClient, namespace: str, kind: Kind, name: str, body: Mapping[str, Any], *, exists: bool
+) -> Json | Refusal:
+    """Return the object that the API server would store, or its refusal. Raises ApiUnavailable."""
+    parts = ("namespaces", namespace, kind.value)
+    send = partial(request, api, query=_QUERY, seconds=READ_TIMEOUT)
+    if exists:
+        patch = _operations(body)
+        pending = send("PATCH", path(API_VERSION, *parts, name), body=patch, content_type=JSON_PATCH)
+    else:
+        pending = send("POST", path(API_VERSION, *parts), body=body)
+    verb = "patch" if exists else "create"
+    result: Json | Refusal = await asked(_or_refusal(pending), verb, f"{kind.value}/{name}")
     return result
 
 
@@ -78,17 +74,29 @@ async def _or_refusal(pending: Awaitable[Json]) -> Json | Refusal:
     except ApiException as error:
         if error.status not in _REFUSALS:
             raise
-        return Refusal(error.status == _FORBIDDEN, _lines(error))
+        return Refusal(tuple(_errors(error)), error.status == _FORBIDDEN)
 
 
-def _lines(error: ApiException) -> list[str]:
+def _operations(body: Mapping[str, Any]) -> list[Json]:
+    """Return the JSON patch that makes the stored object this one."""
+    metadata = {key: value for key, value in body["metadata"].items() if key not in {*SERVER_SET, "namespace"}}
+    fields = {f"/{_escaped(key)}": value for key, value in body.items() if key not in _IDENTITY}
+    fields |= {f"/metadata/{_escaped(key)}": value for key, value in metadata.items()}
+    return [{"op": "add", "path": pointer, "value": value} for pointer, value in fields.items()]
+
+
+def _escaped(key: Any) -> str:
+    return str(key).replace("~", "~0").replace("/", "~1")
+
+
+def _errors(error: ApiException) -> list[str]:
     status: Any = {}
     with suppress(ValueError, TypeError):
         status = json.loads(error.body or "")
     details = status.get("details") if isinstance(status, dict) else None
-    causes = [item for item in (details or {}).get("causes") or [] if item.get("field") and item.get("message")]
+    causes = [item for item in (details or {}).get("causes") or [] if item.get("field", _NO_FIELD) != _NO_FIELD]
     if causes:
-        return list(dict.fromkeys(f"{item['field']}: {_one_line(item['message'])}" for item in causes))
+        return list(dict.fromkeys(f"{item['field']}: {_one_line(item.get('message', ''))}" for item in causes))
     message = status.get("message") if isinstance(status, dict) else None
     return [_one_line(message or f"{error.status} {error.reason}")]
 

@@ -543,7 +543,7 @@ async def test_without_the_right_to_write_a_warning_says_that_the_server_did_not
     hotpool: Run, reads: ReadApi
 ) -> None:
     reads.may_write = False
-    warning = "not allowed to patch nodepools, create nodepoolgenerators in namespace fleet: the API server, which"
+    warning = "not allowed to patch nodepools, create nodepoolgenerators in namespace fleet: the API server"
     result = await hotpool("diff", "-f", "-", text=DIFF)
     assert (result.code, " ".join(result.lines).startswith(f"WARNING: {warning}")) == (1, True)
     assert (await hotpool("diff", "-f", "-", "-o", "json", text=DIFF)).json["warning"].startswith(warning)
