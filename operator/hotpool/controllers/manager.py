@@ -21,7 +21,7 @@ from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
-from hotpool.observability.metrics import NODES, POOLS
+from hotpool.observability.metrics import NODES, POOLS, USE_OF_POOLS
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +116,8 @@ class Manager:
             await first_of(self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers))
         finally:
             self._workers = ()
+            for metric in USE_OF_POOLS:
+                metric.clear()
 
     async def _serve(self, worker: Worker) -> None:
         async with aclosing(worker.run()) as results:

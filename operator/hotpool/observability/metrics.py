@@ -98,6 +98,8 @@ REFUSED_RESERVATIONS: Final = Counter(
     ["pool", "reason"],
     registry=REGISTRY,
 )
+USE_OF_POOLS: Final = (WAITERS, EJECTED_SERVICES, POOL_SLOTS_IN_USE, POOL_SLOTS, REFUSED_RESERVATIONS)
+"""Metrics of pools that a leader reads from Redis. Their series end with its leadership."""
 POOL_MEMBERS: Final = Gauge(
     "hotpool_pool_members", "Members by state, as of the pool's status", ["pool", "state"], registry=REGISTRY
 )

@@ -55,6 +55,16 @@ async def test_slots_and_refusals_are_shown_by_pool_for_as_long_as_it_exists() -
 
 
 @simulated
+async def test_a_former_leader_shows_no_use_of_pools() -> None:
+    api, redis = small_fleet(2), FakeRedis(use=Use({"n0": {"q": 2}}, {("llm", "Full"): 1}))
+    async with operator(api, redis) as fleet:
+        limit_both(api)
+        await fleet.beating(12)
+        assert (slots(), refused()) == ((2, 8), 1)
+    assert (slots(), refused()) == ((None, None), None), "the next leader shows it"
+
+
+@simulated
 async def test_an_operator_without_rights_on_slots_names_them_and_shows_none(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
