@@ -40,6 +40,7 @@ def _run(
     outside: asyncio.AbstractEventLoop,
 ) -> None:
     outcome: Future[None] = Future()
+    servers: list[asyncio.Server] = []
 
     def run() -> None:
         try:
@@ -51,10 +52,13 @@ def _run(
                 ip(family, "route", "add", "default", "dev", "lo")
             for port in ports:
                 listener = socket.create_server(("127.0.0.1", port))
-                asyncio.run_coroutine_threadsafe(_forward(listener, port), outside).result()
+                servers.append(asyncio.run_coroutine_threadsafe(_forward(listener, port), outside).result())
             outcome.set_result(asyncio.run(scenario()))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             outcome.set_exception(error)
+        finally:
+            for server in servers:
+                outside.call_soon_threadsafe(server.close)
 
     # Only a thread enters the namespace: that of the process stays.
     thread = threading.Thread(target=run, name="own network")
@@ -88,7 +92,7 @@ async def _end_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _forward(listener: socket.socket, port: int) -> None:
+async def _forward(listener: socket.socket, port: int) -> asyncio.Server:
     """Forward connections of a listener, whatever its network namespace, to a port of this one."""
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,7 +100,7 @@ async def _forward(listener: socket.socket, port: int) -> None:
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(_copy(reader, other_writer), _copy(other_reader, writer))
 
-    await asyncio.start_server(accept, sock=listener)
+    return await asyncio.start_server(accept, sock=listener)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -48,6 +48,11 @@ class Dispatcher:
         queue = self.lookup._room._queue  # noqa: SLF001 - nothing outside shows how many wait.
         return sum(len(group.waiters) for group in queue.groups.values())
 
+    def is_idle(self) -> bool:
+        """Return True if no waiting pick tries again."""
+        queue = self.lookup._room._queue  # noqa: SLF001 - as above.
+        return not any(group.dirty for group in queue.groups.values())
+
     async def _call(self, method: Callable[..., Any], *words: Any, **options: Any) -> Any:
         if isinstance(self.lookup, Lookup):
             return await method(*words, **options)
