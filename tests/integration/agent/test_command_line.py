@@ -100,7 +100,7 @@ async def test_an_invalid_catalogue_is_a_usage_error_with_all_lines(tmp_path: Pa
     path.write_text("version: 1\nservices:\n- {id: a, type: asr}\n- {id: b, prot: 1}\n", encoding="utf-8")
     result = await hotpool_agent("run", "--catalogue", str(path), "--node", "n1")
     assert result.code == 2
-    assert [line.split(": ")[0] for line in result.err.splitlines()] == [f"{path}:{line}" for line in (3, 4, 4)]
+    assert [line.split(": ")[0] for line in result.err.splitlines()] == [f"{path}:{line}" for line in (3, 4, 4, 4)]
 
 
 async def test_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_agent: Command) -> None:
