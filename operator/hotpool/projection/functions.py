@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
-from hotpool.projection.connection.async_connection import Client, execute
+from hotpool.projection.connection.async_connection import Client, cancellable
 
 CommandArgs: TypeAlias = tuple[str | bytes | int | float, ...]
 
@@ -117,9 +117,9 @@ class Functions:
         Other shards of a cluster are skipped: an unreachable one would delay ours.
         """
         where = {"target_nodes": self._client.get_node_from_key(key)} if isinstance(self._client, RedisCluster) else {}
-        await execute(self._client, "FUNCTION LOAD", "REPLACE", library_source()[0], **where)
+        await cancellable(self._client.execute_command("FUNCTION LOAD", "REPLACE", library_source()[0], **where))
         try:
-            await execute(self._client, "FUNCTION LOAD", former_library_source()[0], **where)
+            await cancellable(self._client.execute_command("FUNCTION LOAD", former_library_source()[0], **where))
         except ResponseError as error:
             if "already exists" not in str(error):
                 raise
@@ -127,7 +127,7 @@ class Functions:
     async def has_former(self, key: str) -> bool:
         """Return True if the former library is loaded on the shard of `key`."""
         try:
-            await execute(self._client, "FCALL_RO", f"{FORMER_LIBRARY}_overview", 1, key)
+            await cancellable(self._client.execute_command("FCALL_RO", f"{FORMER_LIBRARY}_overview", 1, key))
         except ResponseError as error:
             if is_library_missing(error):
                 return False
@@ -144,16 +144,16 @@ class Functions:
 
     async def _call(self, words: CommandArgs) -> Any:
         try:
-            return await execute(self._client, *words)
+            return await cancellable(self._client.execute_command(*words))
         except ResponseError as error:
             if lacks_functions(error):
                 raise TooOldError(too_old_text(await self._version())) from None
             if not (self._may_load and is_library_missing(error)):
                 raise
         await self.load(str(words[3]))
-        return await execute(self._client, *words)
+        return await cancellable(self._client.execute_command(*words))
 
     async def _version(self) -> Any:
         with suppress(RedisError, OSError):
-            return await execute(self._client, *VERSION_COMMAND)
+            return await cancellable(self._client.execute_command(*VERSION_COMMAND))
         return None

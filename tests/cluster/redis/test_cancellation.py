@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,17 +39,17 @@ async def ends(call: Callable[[], Awaitable[object]], turns: int) -> bool:
     return task.cancelled()
 
 
-@pytest.mark.parametrize("who", ["a dispatcher", "the operator"])
-async def test_a_call_that_is_cancelled_at_any_moment_ends(client: Client, lookup: Lookup, who: str) -> None:
+CALLS: dict[str, Callable[[Client, Lookup], Awaitable[object]]] = {
+    "a pick": lambda _, lookup: lookup.pick("zh-en"),
+    "a pipeline": lambda _, lookup: lookup.histories(["edge-1"]),
+    "a function of the operator": lambda client, _: Functions(client, may_load=False).read("overview", [KEYS.meta]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_a_call_that_is_cancelled_at_any_moment_ends(
+    client: Client, lookup: Lookup, call: Callable[[Client, Lookup], Awaitable[object]]
+) -> None:
     await (await claimed_writer(client)).replace_pool(pool(["edge-1"]))
-    functions = Functions(client, may_load=False)
-
-    async def pick() -> object:
-        return await lookup.pick("zh-en")
-
-    async def read() -> object:
-        return await functions.read("overview", [KEYS.meta])
-
-    call = pick if who == "a dispatcher" else read
-    await call()
-    assert [turns for turns in TURNS if not await ends(call, turns)] == []
+    await call(client, lookup)
+    assert [turns for turns in TURNS if not await ends(partial(call, client, lookup), turns)] == []

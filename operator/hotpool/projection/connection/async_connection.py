@@ -4,7 +4,7 @@ Must not import anything that a dispatcher does not have.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeAlias, cast
 
 from redis._parsers import AsyncCommandsParser
@@ -93,16 +93,16 @@ def _sentinel_client(config: RedisConnectionConfig, settings: dict[str, Any]) ->
     return client
 
 
-async def execute(client: Client, *words: Any, **where: Any) -> Any:
-    """Send one command and return the reply. Raises the errors of redis.
+async def cancellable(call: Awaitable[Any]) -> Any:
+    """Await a call of redis.asyncio, which a cancellation always ends. Raises its errors.
 
-    A cancellation always ends it. redis-py awaits each send by asyncio.wait_for, which before Python 3.12 drops a
-    cancellation that comes as the send ends (python/cpython#86296), and may raise another error in place of it.
+    redis-py awaits each send by asyncio.wait_for, which before Python 3.12 drops a cancellation that comes as the send
+    ends (python/cpython#86296), and may raise another error in place of it.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     try:
-        return await client.execute_command(*words, **where)
+        return await call
     finally:
         if task and task.cancelling() > before:
             raise asyncio.CancelledError

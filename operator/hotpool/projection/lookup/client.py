@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Unpack
 from redis.asyncio.cluster import RedisCluster
 
 from hotpool.core.node_history import Transition
-from hotpool.projection.connection.async_connection import Client, connect, describe, execute
+from hotpool.projection.connection.async_connection import Client, cancellable, connect, describe
 from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
@@ -137,7 +137,7 @@ class Lookup(BaseLookup[Client, WaitRoom]):
                     pipeline = self._client.pipeline(transaction=False)
                     for node in batch:
                         pipeline.execute_command(*self._protocol.call_history(node))
-                    replies = await pipeline.execute()
+                    replies = await cancellable(pipeline.execute())
                 found.update(zip(batch, map(parse_history, replies), strict=True))
         except FAILURES as error:
             raise LookupUnavailableError(await self._explain(error)) from None
@@ -174,7 +174,7 @@ class Lookup(BaseLookup[Client, WaitRoom]):
         return WaitRoom(self._protocol, self._run, self._send, block_ms(settings))
 
     async def _send(self, words: CommandArgs) -> Any:
-        return await execute(self._client, *words)
+        return await cancellable(self._client.execute_command(*words))
 
     async def _run(self, steps: Steps[T]) -> T:
         if self._loop is None:
@@ -186,7 +186,7 @@ class Lookup(BaseLookup[Client, WaitRoom]):
             while True:
                 try:
                     async with self._slots:
-                        reply = await execute(self._client, *words)
+                        reply = await cancellable(self._client.execute_command(*words))
                 except FAILURES as error:
                     words = steps.throw(error)
                 else:
@@ -203,5 +203,5 @@ class Lookup(BaseLookup[Client, WaitRoom]):
             return failure_text(error, describe(error, self._client))
         info = None
         with suppress(*FAILURES):
-            info = await execute(self._client, *VERSION_COMMAND)
+            info = await cancellable(self._client.execute_command(*VERSION_COMMAND))
         return too_old_text(info)
