@@ -130,6 +130,7 @@ def test_without_the_right_to_read_nodes_nothing_is_written_and_no_member_remove
 ) -> None:
     running.kubectl("cordon", node)
     wait_for("it drains", lambda: published(running, "zone-a", {node: "Draining"}))
+    wait_for("it drains in all", lambda: published(running, "all", {node: "Draining", outside: "Ready"}))
     viewer, binding = running.viewer(), f"hotpool-{running.namespace}-nodes"
     role = json.loads(running.kubectl("get", "clusterrolebinding", binding, "-o", "json"))
     running.kubectl("delete", "clusterrolebinding", binding, f"hotpool-{running.namespace}-viewer")

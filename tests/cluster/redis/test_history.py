@@ -10,12 +10,12 @@ from tests.support.redis_fixture_lookup import NO_DRIFT, claimed_writer
 
 from hotpool.core.node_history import Transition
 from hotpool.errors import FencedError
-from hotpool.lookup import Lookup, LookupUnavailableError
+from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
 from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.documents import NodeDocument
 from hotpool.projection.history import MAX_TRANSITIONS, encode
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.lookup import client as lookup_client
+from hotpool.projection.lookup import protocol
 from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
@@ -51,13 +51,14 @@ async def test_histories_of_many_nodes_are_read_in_bounded_pipelines(
         writer, lookup = await claimed_writer(client), Lookup(client, namespace="speech")
         for number in (0, 3):
             await writer.append_history(nodes[number], [encode(at(number))])
-        monkeypatch.setattr(lookup_client, "_PIPELINED", 2)
+        monkeypatch.setattr(protocol, "_PIPELINED", 2)
         pipeline = Mock(side_effect=client.pipeline)
         monkeypatch.setattr(client, "pipeline", pipeline)
-        assert await lookup.histories(nodes) == {
-            node: (at(number),) if number in {0, 3} else () for number, node in enumerate(nodes)
-        }
+        found = {node: (at(number),) if number in {0, 3} else () for number, node in enumerate(nodes)}
+        assert await lookup.histories(nodes) == found
         assert pipeline.call_count == 3
+        with SyncLookup.from_url(own.url, namespace="speech", cluster=cluster) as blocking:
+            assert blocking.histories(nodes) == found
         await client.execute_command("SET", KEYS.history("edge-4"), "garbage")
         with pytest.raises(LookupUnavailableError, match="WRONGTYPE"):
             await lookup.histories(nodes)

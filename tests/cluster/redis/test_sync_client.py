@@ -53,7 +53,7 @@ def test_both_clients_have_the_same_methods() -> None:
         methods = {name: found for name, found in vars(kind).items() if not name.startswith("_")}
         surfaces.append({name: str(inspect.signature(getattr(kind, name))) for name in methods})
     assert surfaces[0] == surfaces[1]
-    assert len(surfaces[0]) == 12
+    assert len(surfaces[0]) == 13
     assert "from_url" not in surfaces[0]  # inherited
 
 

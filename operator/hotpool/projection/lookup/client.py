@@ -17,15 +17,18 @@ from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text, parse_history
+from hotpool.projection.lookup.protocol import (
+    FAILURES,
+    LookupUnavailableError,
+    failure_text,
+    in_pipelines,
+    parse_history,
+)
 from hotpool.projection.lookup.report_options import FailureKind
 from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps, T
 from hotpool.projection.lookup.wait_protocol import block_ms
 from hotpool.projection.lookup.wait_room import WaitRoom
-
-_PIPELINED = 500
-"""Maximum of commands in one pipeline, which bounds the reply that is held in memory."""
 
 
 class Lookup(BaseLookup[Client, WaitRoom]):
@@ -131,8 +134,7 @@ class Lookup(BaseLookup[Client, WaitRoom]):
         """Return node → its last transitions, as `transitions`, in one round trip for each 500 nodes."""
         found: dict[str, tuple[Transition, ...]] = {}
         try:
-            for start in range(0, len(nodes), _PIPELINED):
-                batch = nodes[start : start + _PIPELINED]
+            for batch in in_pipelines(nodes):
                 async with self._slots:
                     pipeline = self._client.pipeline(transaction=False)
                     for node in batch:

@@ -3,7 +3,7 @@
 Must not do I/O. The only state is a cache of pool names, and what was learnt of limits and rights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, TypeAlias, TypeVar
@@ -43,6 +43,8 @@ _MAX_CACHED = 4096
 _DUE: Final = (f" {TRIAL_DUE}", f" {TRIAL_DUE}".encode())
 _MAX_ATTEMPTS = 10
 _WORDS_BEFORE_RESERVED = 6
+_PIPELINED: Final = 500
+"""Maximum of commands in one pipeline."""
 FAILURES = (RedisError, RedisClusterException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """Errors of a command, and of parsing an invalid reply."""
 
@@ -225,6 +227,12 @@ class LookupProtocol(ReportProtocol):
     def call_history(self, node: str) -> CommandArgs:
         """Return the command that reads the last transitions of a node."""
         return ("LRANGE", self._keys.history(node), 0, MAX_TRANSITIONS - 1)
+
+
+def in_pipelines(nodes: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the nodes in parts, one for each pipeline, which bounds the reply that is held in memory."""
+    for start in range(0, len(nodes), _PIPELINED):
+        yield nodes[start : start + _PIPELINED]
 
 
 def parse_history(reply: Sequence[Any]) -> tuple[Transition, ...]:

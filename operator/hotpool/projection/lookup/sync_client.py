@@ -17,7 +17,13 @@ from hotpool.projection.failures import Ejection
 from hotpool.projection.functions import VERSION_COMMAND, CommandArgs, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
+from hotpool.projection.lookup.protocol import (
+    FAILURES,
+    LookupUnavailableError,
+    failure_text,
+    in_pipelines,
+    parse_history,
+)
 from hotpool.projection.lookup.report_options import FailureKind
 from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, ReportEffect, Reservation
 from hotpool.projection.lookup.steps import Steps, T
@@ -86,6 +92,23 @@ class SyncLookup(BaseLookup[SyncClient, SyncWaitRoom]):
     def transitions(self, node: str) -> tuple[Transition, ...]:
         """As Lookup.transitions."""
         return self._run(self._protocol.transitions(node))
+
+    def histories(self, nodes: Sequence[str]) -> dict[str, tuple[Transition, ...]]:
+        """As Lookup.histories."""
+        found: dict[str, tuple[Transition, ...]] = {}
+        try:
+            for batch in in_pipelines(nodes):
+                with self._slots:
+                    pipeline = self._client.pipeline(transaction=False)
+                    for node in batch:
+                        pipeline.execute_command(*self._protocol.call_history(node))
+                    replies = pipeline.execute()
+                found.update(zip(batch, map(parse_history, replies), strict=True))
+        except FAILURES as error:
+            raise LookupUnavailableError(self._explain(error)) from None
+        if nodes and not any(found.values()):
+            self.capability(nodes[0])  # fails if no operator writes to this Redis
+        return found
 
     def ejections(self) -> tuple[Ejection, ...]:
         """As Lookup.ejections."""
