@@ -6,7 +6,7 @@ Their time-outs are short, for tests of failovers. Must not leave a process or a
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -78,7 +78,7 @@ class ClusterGroup(_Group):
         slot = int(self.masters[0].ask("CLUSTER", "KEYSLOT", key)[1:])
         place = next(number for number, last in enumerate(self._ends()) if slot <= last)
         shard = self.masters[place], self.replicas[place]
-        return shard if b"role:master" in shard[0].ask("INFO", "replication") else (shard[1], shard[0])
+        return shard if is_master(shard[0]) else (shard[1], shard[0])
 
     def __enter__(self) -> Self:
         for server in self.servers:
@@ -155,6 +155,13 @@ class _Sentinel(RedisServer):
         file = Path(words[words.index("--dir") + 1]) / "sentinel.conf"
         file.write_text("\n".join(lines) + "\n")
         return [*words[: words.index("--port")], str(file), "--sentinel", "--set-proc-title", "no"]
+
+
+def is_master(server: RedisServer) -> bool:
+    """Return True if a server is a master. A server that changes its role closes connections, and is none yet."""
+    with suppress(ConnectionError):
+        return b"role:master" in server.ask("INFO", "replication")
+    return False
 
 
 def _replicates(server: RedisServer) -> bool:

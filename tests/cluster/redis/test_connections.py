@@ -16,7 +16,7 @@ from tests.support.tls import plain_or_tls, terminator
 from hotpool.lookup import Credentials, Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.lookup.base import MAX_CONNECTIONS
-from localfleet.redis_groups import SERVICE, SentinelGroup
+from localfleet.redis_groups import SERVICE, SentinelGroup, is_master
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def test_the_new_master_is_found_through_a_sentinel_with_tls_and_its_own_p
         pick = await opened(url, sentinels=sentinels, credentials=credentials, timeout=1)
         assert node_of(await pick()) in NODES
         await asyncio.to_thread(group.master.kill)
-        await until(lambda: b"role:master" in group.replica.ask("INFO", "replication"))
+        await until(lambda: is_master(group.replica))
 
         async def picks_again() -> bool:
             try:

@@ -17,7 +17,7 @@ from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Syn
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import RedisWriter
-from localfleet.redis_groups import SERVICE, ClusterGroup, SentinelGroup
+from localfleet.redis_groups import SERVICE, ClusterGroup, SentinelGroup, is_master
 from localfleet.redis_server import HOST
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ async def recovers(fleet: RedisFleet, lookup: Lookup, master: RedisServer, repli
             await asyncio.to_thread(master.kill)
             replica.resume()
             writing = asyncio.create_task(change(fleet, range(20, 40)))
-            await until(lambda: b"role:master" in replica.ask("INFO", "replication"))
+            await until(lambda: is_master(replica))
             await writing
             await until(lambda: fleet.healthy)
             await until(lambda: returns_document(lookup, 39))
@@ -231,7 +231,7 @@ async def test_the_projection_continues_at_the_new_master_of_a_sentinel(sentinel
         async with waiting(fleet, reader, blocking):
             await asyncio.to_thread(sentinel_group.master.kill)
             writing = asyncio.create_task(change(fleet, range(20, 40)))
-            await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
+            await until(lambda: is_master(sentinel_group.replica))
             await writing
             await until(lambda: fleet.healthy)
             await until(lambda: returns_document(reader, 39))
@@ -251,7 +251,7 @@ async def test_reservations_and_reports_survive_a_failover(sentinel_group: Senti
         await until(lambda: acknowledged(sentinel_group.master))
         await until(lambda: has_age(writer))
         await asyncio.to_thread(sentinel_group.master.kill)
-        await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
+        await until(lambda: is_master(sentinel_group.replica))
         await until(lambda: reads(lookup))
         assert (await writer.read_ledger(0, [])).age == 0
         assert [item.node for item in await writer.ejections()] == [held[0].node]
@@ -279,7 +279,7 @@ async def test_the_operator_leaves_a_demoted_master_for_the_new_one(sentinel_gro
     client = connect(f"redis://{SERVICE}/0", sentinels=[f"127.0.0.1:{sentinel_group.sentinel.port}"], timeout=1)
     async with running(client) as fleet:
         await until(lambda: sentinel_group.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
-        await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
+        await until(lambda: is_master(sentinel_group.replica))
         sentinel_group.master.ask("REPLICAOF", HOST, str(sentinel_group.replica.port))  # a sentinel does so after 8 s
         await until(lambda: _is_replica(sentinel_group.master))
         fleet.set_pool(pool_of(*members_of(7)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.support.torture.course import FAULTS, run_torture, torture, wait_for_info
+from tests.support.torture.course import FAULTS, fail_over_to, run_torture, torture, wait_for_info
 from tests.support.torture.leaders import KEYS
 
 from localfleet.redis_groups import ClusterGroup
@@ -54,8 +54,7 @@ async def test_readers_get_no_wrong_result_while_a_cluster_fails_over(
             await wait_for_info(run, master, b"master_link_status:up")
             await run.work(0.5)
             with run.history.losing():
-                await asyncio.to_thread(master.ask, "CLUSTER", "FAILOVER")
-                await wait_for_info(run, master, b"role:master")
+                await fail_over_to(run, master)
                 await run.work_until_healthy()
             await run.depose()
             await run.work(0.5)

@@ -16,6 +16,7 @@ from hotpool.lookup import Lookup
 from hotpool.observability.metrics import REGISTRY
 from hotpool.projection import writer as writing
 from hotpool.projection.connection.async_connection import connect
+from localfleet.redis_groups import is_master
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 STEPS = 12
 CONCURRENT_CHANGES = 3
 HANG_SECONDS = 40.0
+_FAILOVER_SECONDS = 6.0
 FAULTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose", "kill")
 
 
@@ -184,4 +186,15 @@ async def wait_for_info(run: Torture, server: RedisServer, text: bytes) -> None:
     deadline = time.monotonic() + HANG_SECONDS
     while text not in await asyncio.to_thread(server.ask, "INFO", "replication"):
         assert time.monotonic() < deadline, text
+        await run.work(0.05)
+
+
+async def fail_over_to(run: Torture, replica: RedisServer) -> None:
+    """Continue changes until a cluster has made a replica the master. It gives up a request after 5 s."""
+    deadline, requested = time.monotonic() + HANG_SECONDS, 0.0
+    while not await asyncio.to_thread(is_master, replica):
+        assert time.monotonic() < deadline
+        if time.monotonic() > requested + _FAILOVER_SECONDS:
+            await asyncio.to_thread(replica.ask, "CLUSTER", "FAILOVER")
+            requested = time.monotonic()
         await run.work(0.05)
