@@ -56,6 +56,11 @@ PAIR_PATTERN: Final = r"^[a-z][a-z0-9]{0,14}-[a-z][a-z0-9]{0,14}$"
 PAIR_OR_ANY_PATTERN: Final = r"^([a-z][a-z0-9]{0,14}|\*)-[a-z][a-z0-9]{0,14}$"
 
 
+def cel_rule(rule: str, message: str) -> JsonDict:
+    """Return the part of a schema that has a CEL rule with a message."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
 def match_rule(message: str) -> Callable[[JsonDict], None]:
     """Return a change of a schema: a CEL rule with this message instead of the pattern.
 
@@ -64,7 +69,7 @@ def match_rule(message: str) -> Callable[[JsonDict], None]:
 
     def replace_pattern(schema: JsonDict) -> None:
         literal = str(schema.pop("pattern")).replace("\\", "\\\\")
-        schema["x-kubernetes-validations"] = [{"rule": f"self.matches('{literal}')", "message": message}]
+        schema.update(cel_rule(f"self.matches('{literal}')", message))
 
     return replace_pattern
 

@@ -20,6 +20,7 @@ from hotpool.api.meta import (
     Text,
     Timestamp,
     Tristate,
+    cel_rule,
     map_by,
     match_rule,
 )
@@ -65,14 +66,10 @@ Value = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 Minimum = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-def _rule(rule: str, message: str) -> JsonDict:
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
-
-
 GpuModel = Annotated[
     str,
     StringConstraints(min_length=1, max_length=63),
-    Field(json_schema_extra=_rule("self.matches('[A-Za-z0-9]')", "must have a letter or a digit: for example L4")),
+    Field(json_schema_extra=cel_rule("self.matches('[A-Za-z0-9]')", "must have a letter or a digit: for example L4")),
 ]
 
 
@@ -80,7 +77,7 @@ class AttributeRequirement(ApiModel):
     """A requirement on one declared attribute. If both `anyOf` and `allOf` are set, both must be met."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule(
+        "json_schema_extra": cel_rule(
             "has(self.anyOf) || has(self.allOf)", "anyOf or allOf is required: the values to match"
         )
     }
@@ -120,7 +117,9 @@ class LanguageRequirement(ApiModel):
 class HashRequirement(ApiModel):
     """A hash bucket: FNV-1a-64 over the node's name, a zero byte and the seed, modulo the count."""
 
-    model_config: ClassVar = {"json_schema_extra": _rule("self.index < self.count", "index must be smaller than count")}
+    model_config: ClassVar = {
+        "json_schema_extra": cel_rule("self.index < self.count", "index must be smaller than count")
+    }
 
     count: Annotated[int, Field(ge=1, le=HASH_MAX)]
     """Number of hash buckets."""
@@ -134,7 +133,7 @@ class LabelExpression(ApiModel):
     """A label requirement, as metav1.LabelSelectorRequirement."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule(
+        "json_schema_extra": cel_rule(
             "self.operator in ['Exists', 'DoesNotExist'] ? !has(self.values) || self.values.size() == 0"
             " : has(self.values) && self.values.size() > 0",
             "In and NotIn need values; Exists and DoesNotExist take none",
@@ -173,7 +172,7 @@ class HardwareRequirement(ApiModel):
     """Minimums of the node's hardware, as its agent reports it. A value that is not reported meets none."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule(
+        "json_schema_extra": cel_rule(
             "has(self.cpus) || has(self.memoryMiB) || has(self.gpu)",
             "cpus, memoryMiB or gpu is required, for example gpu: {models: [L4], memoryMiB: 20000}",
         )
@@ -233,7 +232,7 @@ class PoolService(ApiModel):
     """A Service without selector whose EndpointSlices are the pool's members."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule(
+        "json_schema_extra": cel_rule(
             "self.ports.all(p, self.ports.exists_one(q, q.port == p.port))", "two ports have the same number"
         )
     }
@@ -252,7 +251,7 @@ class PoolTemplateSpec(ApiModel):
     """Fields of a pool's spec that a generator's template has, too."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule(
+        "json_schema_extra": cel_rule(
             "!has(self.service) || self.service.ports.all(p, has(self.requires) && has(self.requires.types)"
             " && self.requires.types.exists(t, t.type == p.type))",
             "each type in service.ports must be one of requires.types",
@@ -270,7 +269,7 @@ class PoolTemplateSpec(ApiModel):
     slice_size: Annotated[
         int,
         Field(
-            ge=1, le=SLICE_MAX, json_schema_extra=_rule("self == oldSelf", "sliceSize is immutable: make a new pool")
+            ge=1, le=SLICE_MAX, json_schema_extra=cel_rule("self == oldSelf", "sliceSize is immutable: make a new pool")
         ),
     ] = SLICE_MAX
     """Maximum number of members in one NodePoolSlice. Immutable."""
@@ -338,7 +337,7 @@ class NodePool(ApiModel):
     """A set of nodes by rule: every node that meets the requirements at the moment is a member."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule(
+        "json_schema_extra": cel_rule(
             "!has(self.spec) || !has(self.spec.service) || has(self.spec.service.name)"
             " || self.metadata.name.matches('^[a-z]')",
             "spec.service.name is required: the name of a Service begins with a letter, and the pool's does not",

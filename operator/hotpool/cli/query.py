@@ -9,6 +9,7 @@ from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import exit_codes
 from hotpool.common.kubeconfig import Target
 from hotpool.common.similar_names import similar_hint
+from hotpool.core.lists_of_words import listed
 from hotpool.core.model import Kind
 from hotpool.kube.client import ApiUnavailable, Connection, connected
 from hotpool.kube.reader import READ_TIMEOUT, Reader
@@ -84,8 +85,7 @@ async def no_fleet(reader: Reader, namespace: str) -> str:
         fleets = sorted(await reader.fleets())
     except ApiUnavailable:
         return text
-    more = f" and {len(fleets) - _MAX_FLEETS} more" if len(fleets) > _MAX_FLEETS else ""
-    others = f"; fleets: {', '.join(fleets[:_MAX_FLEETS])}{more}" if fleets else ""
+    others = f"; fleets: {listed(fleets, _MAX_FLEETS)}" if fleets else ""
     return text + (similar_hint(namespace, fleets) or others)
 
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from hotpool.api.capability import Service
 from hotpool.api.pool import AttributeRequirement, TypeRequirement
 from hotpool.common.similar_names import similar_hint
+from hotpool.core.lists_of_words import listed
 
 ServiceWords = frozenset[tuple[str, str, str]]
 """Type, key and value of each attribute of one service. For each key, also one with an empty value."""
@@ -102,8 +103,7 @@ class Undeclared:
         similar = similar_hint(self._word, known, _LEAST_SIMILARITY) if len(known) <= _MAX_COMPARED else ""
         if similar or self.reason != "UnknownAttribute":
             return f"{self._sentence}{similar}"
-        more = f" and {len(known) - _MAX_KEYS} more" if len(known) > _MAX_KEYS else ""
-        return f"{self._sentence}; declared are {', '.join(known[:_MAX_KEYS]) or 'none'}{more}"
+        return f"{self._sentence}; declared are {listed(known, _MAX_KEYS) or 'none'}"
 
 
 def undeclared_words(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from hotpool.api.pool import GpuRequirement, HardwareRequirement
+from hotpool.core.lists_of_words import listed
 
 _WORD: Final = re.compile(r"[a-z0-9]+")
 _MAX_LISTED: Final = 3
@@ -94,9 +95,7 @@ def _gpu_minimum(required: GpuRequirement) -> Minimum:
 def _describe_gpus(hardware: Hardware | None) -> str:
     if hardware is None:
         return "GPUs unknown: no hardware in the agent's report"
-    gpus = hardware.gpus
-    more = f" and {len(gpus) - _MAX_LISTED} more" if len(gpus) > _MAX_LISTED else ""
-    return ", ".join(map(_describe_gpu, gpus[:_MAX_LISTED])) + more or "no GPU reported"
+    return listed(map(_describe_gpu, hardware.gpus), _MAX_LISTED) or "no GPU reported"
 
 
 def _describe_gpu(gpu: Gpu) -> str:

@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import LanguageRequirement
 from hotpool.core import languages
-from hotpool.core.explain.remedies import NO_SERVICE, Diagnosis, NodeFacts, earliest, latest, listed, make_ready, one_of
+from hotpool.core.explain.remedies import (
+    MAX_LISTED,
+    NO_SERVICE,
+    Diagnosis,
+    NodeFacts,
+    earliest,
+    latest,
+    make_ready,
+    one_of,
+)
+from hotpool.core.lists_of_words import listed
 from hotpool.core.matching import Finding
 from hotpool.core.model import Report, Rule, ServiceOffer
 
@@ -104,7 +114,7 @@ def _missing_rule(facts: NodeFacts, pair: str) -> Iterator[_MissingPart]:
     words = f"no nmt rule allows {pair}" if offers else f"no nmt service counts, to translate {pair}"
     add = f"add a rule for {pair} to a running nmt service in the catalogue of {facts.name}"
     if unblocked:
-        words = f"{pair} is blocked in {listed(dict.fromkeys(unblocked))}"
+        words = f"{pair} is blocked in {listed(dict.fromkeys(unblocked), MAX_LISTED)}"
         add = f"take {pair} out of the blocked pairs of {unblocked[0]} in the catalogue of {facts.name}"
     possible = facts.potential_offers(languages.NMT)
     services = tuple(offer.service for offer in possible if any(_allows(rule, pair) for rule in offer.rules))

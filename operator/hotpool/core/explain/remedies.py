@@ -16,6 +16,7 @@ from hotpool.api.pool import (
     Requirements,
     TypeRequirement,
 )
+from hotpool.core.lists_of_words import listed
 from hotpool.core.matching import Finding, match, selects
 from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer, TypeState
 
@@ -77,8 +78,8 @@ def for_type(facts: NodeFacts, type_: str, finding: Finding) -> Diagnosis:
     services = facts.services_of_type(type_)
     if finding.met:
         ready = tuple(offer.service for offer in facts.offers(type_))
-        return Diagnosis(f"ready: {listed(ready)}", earliest(s.since for s in services if s.id in ready))
-    states = listed([f"{service.id} is {service.state}" for service in services])
+        return Diagnosis(f"ready: {listed(ready, MAX_LISTED)}", earliest(s.since for s in services if s.id in ready))
+    states = listed([f"{service.id} is {service.state}" for service in services], MAX_LISTED)
     observed = f"{finding.observed}: {states}" if states else finding.observed
     since = latest(service.since for service in services)
     add = f"add a service of type {type_} to the catalogue of {facts.name}, and start it"
@@ -162,13 +163,6 @@ def _relabel(expression: LabelExpression) -> str:
             return f"set label {key}"
         case "DoesNotExist":
             return f"remove label {key}"
-
-
-def listed(words: Iterable[str], limit: int = MAX_LISTED) -> str:
-    """Join the first words, and the number of the others."""
-    items = list(words)
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
 
 
 def earliest(times: Iterable[str | None]) -> str | None:

@@ -22,6 +22,7 @@ from hotpool.core.declared_words import Declared, Undeclared, undeclared_key, un
 from hotpool.core.generators.admission import Admission, admit, with_refused_keys
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
+from hotpool.core.lists_of_words import listed
 from hotpool.core.model import Generator, Pool
 
 MAX_COMPARED_POOLS: Final = 500
@@ -179,7 +180,7 @@ def _admission_conditions(admission: Admission) -> list[ConditionUpdate]:
         text = f"{admission.not_admitted_count} without a pool; first {_truncate(key)}: {nodes} nodes, {reason}"
         updates.append(ConditionUpdate("NotAdmitted", "True", reason, text))
     if admission.name_conflicts:
-        names = _listed(admission.name_conflicts)
+        names = listed(admission.name_conflicts, _MAX_NAMED)
         text = f"pools of other owners or of other keys have these names: {names}"
         updates.append(ConditionUpdate("NameTaken", "True", "NotOurs", f"{text}; they stay unchanged"))
     return updates
@@ -188,10 +189,10 @@ def _admission_conditions(admission: Admission) -> list[ConditionUpdate]:
 def _limit_conditions(entry: GeneratorEntry) -> list[ConditionUpdate]:
     updates = []
     if more := entry.index.nodes_over_key_limit():
-        text = f"more than {MAX_KEYS} keys, only the first by name count; nodes: {_listed(more)}"
+        text = f"more than {MAX_KEYS} keys, only the first by name count; nodes: {listed(more, _MAX_NAMED)}"
         updates.append(ConditionUpdate("TooManyKeys", "True", "TooManyKeys", text))
     if truncated := entry.index.nodes_with_truncated_search():
-        text = f"too many language sets to find all, only those found count; nodes: {_listed(truncated)}"
+        text = f"too many language sets to find all, only those found count; nodes: {listed(truncated, _MAX_NAMED)}"
         updates.append(ConditionUpdate("LanguageSetsTruncated", "True", "TooManySets", text))
     return updates
 
@@ -210,11 +211,6 @@ def _idle_status(entry: GeneratorEntry, timestamp: str) -> GeneratorStatus:
 def _conditions(updates: list[ConditionUpdate], generator: Generator, timestamp: str) -> tuple[Condition, ...]:
     stored = generator.status.conditions
     return update_conditions(updates, stored, CONDITION_TYPES, generator.meta.generation, timestamp)
-
-
-def _listed(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _truncate(key: str) -> str:
