@@ -1,7 +1,7 @@
 """Services that the agent only observes: one HTTP server with a path for each, up or down as a test sets."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -29,17 +29,21 @@ class HttpServices:
         return web.Response(status=200 if self.up[request.path[1:]] else self.down_status)
 
 
+async def serve(stack: AsyncExitStack, app: web.Application) -> int:
+    """Serve an application on loopback until the end of the stack. Return the port."""
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return int(runner.addresses[0][1])
+
+
 @asynccontextmanager
 async def http_services(*names: str) -> AsyncIterator[HttpServices]:
     """Run the server with these services, all up."""
     services = HttpServices(dict.fromkeys(names, True))
     app = web.Application()
     app.router.add_get("/{name}", services.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    services.port = int(runner.addresses[0][1])
-    try:
+    async with AsyncExitStack() as stack:
+        services.port = await serve(stack, app)
         yield services
-    finally:
-        await runner.cleanup()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tests.support import http_services
 from tests.support.redis_fixture_lookup import claimed_writer
 from tests.support.redis_page import DOCS
 
@@ -49,12 +50,7 @@ async def serve_http(stack: AsyncExitStack) -> int:
     """Serve /speak and the WebSocket /stream. Return the port."""
     app = web.Application()
     app.add_routes([web.post("/speak", speak), web.get("/stream", stream)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return port
+    return await http_services.serve(stack, app)
 
 
 async def serve_grpc(stack: AsyncExitStack) -> int:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from tests.support import http_services
 from tests.support.failure_fleet import ejected
 from tests.support.redis_fixture_lookup import claimed_writer, load_key_sizes
 from tests.support.redis_page import DOCS
@@ -32,12 +33,7 @@ async def serve(stack: AsyncExitStack, status: int) -> int:
 
     app = web.Application()
     app.router.add_post("/transcribe", transcribe)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return port
+    return await http_services.serve(stack, app)
 
 
 def test_the_program_has_at_most_30_lines_of_code() -> None:
